@@ -1,0 +1,1 @@
+"""What every scenario is made of: servers, clients, interleaved blocks, statistics, reports."""

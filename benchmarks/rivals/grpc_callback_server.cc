@@ -1,0 +1,95 @@
+// The rival: an identity ModelInfer on gRPC C++'s callback API, as its documentation shows it. It answers on
+// the thread that read the request: no queue, no validation, no hand-off, which is the least a gRPC C++ server
+// can do.
+#include <grpcpp/grpcpp.h>
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "common/args.h"
+#include "common/process.h"
+#include "inference.grpc.pb.h"
+
+namespace fastserve::bench {
+namespace {
+
+constexpr std::string_view kHelp = R"(grpc_callback_server: identity ModelInfer on the gRPC C++ callback API.
+
+  grpc_callback_server [--address 127.0.0.1:0] [--ready-file PATH] [--cpu N]
+
+  --ready-file PATH    written when the server listens: {"grpc": "127.0.0.1:PORT"}
+Ends on SIGTERM or SIGINT.
+)";
+
+class Identity final : public inference::GRPCInferenceService::CallbackService {
+  grpc::ServerUnaryReactor* ModelInfer(grpc::CallbackServerContext* context,
+                                       const inference::ModelInferRequest* request,
+                                       inference::ModelInferResponse* response) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (request->inputs_size() != request->raw_input_contents_size()) {
+      reactor->Finish({grpc::StatusCode::INVALID_ARGUMENT, "want one raw_input_contents per input"});
+      return reactor;
+    }
+    response->set_model_name(request->model_name());
+    response->set_model_version("1");
+    response->set_id(request->id());
+    for (int i = 0; i < request->inputs_size(); ++i) {
+      auto* output = response->add_outputs();
+      output->set_name("OUTPUT" + std::to_string(i));
+      output->set_datatype(request->inputs(i).datatype());
+      *output->mutable_shape() = request->inputs(i).shape();
+      response->add_raw_output_contents(request->raw_input_contents(i));
+    }
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+};
+
+// Other processes wait for the file, so it appears whole.
+bool write_ready_file(const std::string& path, int port) {
+  const std::string part = path + ".part";
+  std::FILE* file = std::fopen(part.c_str(), "w");
+  if (file == nullptr) return false;
+  std::fprintf(file, "{\"grpc\": \"127.0.0.1:%d\"}\n", port);
+  std::fclose(file);
+  return std::rename(part.c_str(), path.c_str()) == 0;
+}
+
+int run(int argc, char** argv) {
+  Args args(argc, argv, kHelp);
+  const std::string address = args.text("--address", "127.0.0.1:0");
+  const std::string ready_file = args.text("--ready-file");
+  const int cpu = static_cast<int>(args.integer("--cpu", -1, -1, 1023));
+  args.finish();
+  if (!pin_to_cpu(cpu)) args.fail("--cpu: cannot pin to CPU " + std::to_string(cpu));
+
+  sigset_t stop;  // blocked before gRPC starts its threads, so that only sigwait() sees them
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGTERM);
+  sigaddset(&stop, SIGINT);
+  sigprocmask(SIG_BLOCK, &stop, nullptr);
+
+  Identity service;
+  int port = 0;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service);
+  builder.SetMaxReceiveMessageSize(-1);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (!server || port == 0) args.fail("cannot listen on " + address);
+  std::printf("listening on 127.0.0.1:%d\n", port);
+  std::fflush(stdout);
+  if (!ready_file.empty() && !write_ready_file(ready_file, port)) args.fail("cannot write " + ready_file);
+  int signal = 0;
+  sigwait(&stop, &signal);
+  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+  return 0;
+}
+
+}  // namespace
+}  // namespace fastserve::bench
+
+int main(int argc, char** argv) { return fastserve::bench::run(argc, argv); }

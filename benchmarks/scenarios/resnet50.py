@@ -1,0 +1,80 @@
+"""ResNet-50 over gRPC against the bare OpenVINO limit: same precision, streams and threads, all cores."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any
+
+import models
+from harness import limit
+from harness.bench import Bench
+from harness.blocks import Block, interleave, spread
+from harness.report import Result, at_least, at_most
+
+CASES = (
+    "1x1",
+    "1x0",
+    "8x0",
+)  # one in flight for latency; batch 1 and 8 at OpenVINO's own optimum for throughput
+REQUEST = ("--model", "resnet50", "--input", "input", "--shape", "1,3,224,224")
+
+
+def run(bench: Bench) -> Result:
+    cpus = bench.all_cpus
+    streams = threads = len(cpus)
+    properties = limit.openvino_properties(bench.precision, streams, threads)
+    repository = models.resnet50(bench.models, properties)
+
+    def bare() -> dict[str, Any]:
+        runs = limit.measure(bench, repository.model_file, CASES, streams, threads)
+        best = max((runs["1x0"], runs["8x0"]), key=lambda case: case["qps"])
+        return {
+            "qps": best["qps"],
+            "best": best["case"],
+            "p50_us": runs["1x1"]["p50_us"],
+            "server_cpu_us_per_request": best["cpu_us_per_row"],
+            "runs": runs,
+        }
+
+    with contextlib.ExitStack() as stack:
+        server = bench.start_fastserve(stack, repository.path, cpus)
+        blocks = [Block("limit", "bare OpenVINO", bare)]
+        if server:
+            # n in flight are n connections × 1, as n independent clients would ask.
+            blocks += [
+                Block(f"{n} in flight", "fastserve gRPC", partial(bench.load, server, n, 1, *REQUEST))
+                for n in (1, 8, 32)
+            ]
+        samples = interleave(blocks, bench.rounds)
+
+    def against_bare(n: int, metric: str) -> list[tuple[float, float]]:
+        ours = samples.values(f"{n} in flight", "fastserve gRPC", metric)
+        return list(zip(ours, samples.values("limit", "bare OpenVINO", metric), strict=False))
+
+    return Result(
+        "resnet50",
+        f"FP32 [1,3,224,224] requests, {bench.precision} compute, {streams} streams, {threads} threads, "
+        f"CPUs {cpus}; client on the same CPUs. Bare: C++, no copies; qps = better of batch 1 and 8, p50 = batch 1 "
+        "with one in flight.",
+        samples,
+        [
+            at_least(
+                "images/s at 32 in flight, fastserve / bare limit",
+                spread([ours / bare for ours, bare in against_bare(32, "qps")]),
+                0.88,
+            ),
+            at_most(
+                "p50 at 1 in flight, fastserve − bare",
+                spread([(ours - bare) / 1e3 for ours, bare in against_bare(1, "p50_us")]),
+                1.0,
+                " ms",
+            ),
+        ],
+        [
+            ("qps", "images/s"),
+            ("p50_us", "p50, µs"),
+            ("p99_us", "p99, µs"),
+            ("server_cpu_us_per_request", "CPU-µs per image"),
+        ],
+    )

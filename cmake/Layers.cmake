@@ -1,0 +1,52 @@
+# One library fs_<layer> per folder of csrc/ and libfastserve made of all of them.
+# The order is bottom up; who may include whom is checked by tools/check_layers.py, not by the linker.
+set(FASTSERVE_ENGINE_LAYERS base tensor queue memory batch backend sched model engine)
+set(FASTSERVE_NET_LAYERS codec frontend)
+set(FASTSERVE_LAYERS ${FASTSERVE_ENGINE_LAYERS})
+if(FASTSERVE_NET)
+  list(APPEND FASTSERVE_LAYERS ${FASTSERVE_NET_LAYERS})
+endif()
+
+# Sources of backends that need a vendor's library become plug-ins, not part of libfastserve.
+set(FASTSERVE_PLUGIN_SOURCES "/backend/(openvino|cuda)[^/]*$")
+
+function(fs_add_layer layer)
+  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/${layer}/*.cc")
+  list(FILTER sources EXCLUDE REGEX "${FASTSERVE_PLUGIN_SOURCES}")
+  if(sources)
+    add_library(fs_${layer} OBJECT ${sources})
+    target_link_libraries(fs_${layer} PUBLIC fs_options Threads::Threads ${CMAKE_DL_LIBS})
+    if(layer IN_LIST FASTSERVE_NET_LAYERS)
+      target_link_libraries(fs_${layer} PUBLIC fs_net_libraries)
+    endif()
+  else()
+    add_library(fs_${layer} INTERFACE)  # headers only
+    target_link_libraries(fs_${layer} INTERFACE fs_options)
+  endif()
+endfunction()
+
+foreach(layer IN LISTS FASTSERVE_LAYERS)
+  fs_add_layer(${layer})
+endforeach()
+
+# libfastserve: what the Python modules and the plug-ins link, so that there is one copy of every registry.
+list(TRANSFORM FASTSERVE_LAYERS PREPEND fs_ OUTPUT_VARIABLE FASTSERVE_LAYER_LIBRARIES)
+file(WRITE "${CMAKE_BINARY_DIR}/empty.cc.in" "")
+configure_file("${CMAKE_BINARY_DIR}/empty.cc.in" "${CMAKE_BINARY_DIR}/empty.cc" COPYONLY)
+add_library(fastserve SHARED "${CMAKE_BINARY_DIR}/empty.cc")  # CMake wants one source of its own
+target_link_libraries(fastserve PRIVATE ${FASTSERVE_LAYER_LIBRARIES})
+target_link_libraries(fastserve PUBLIC fs_options)
+set_target_properties(fastserve PROPERTIES INSTALL_RPATH "$ORIGIN")
+install(TARGETS fastserve LIBRARY DESTINATION fastserve)
+
+if(FASTSERVE_OPENVINO)
+  file(GLOB FASTSERVE_OPENVINO_SOURCES CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/backend/openvino*.cc")
+  if(FASTSERVE_OPENVINO_SOURCES)
+    add_library(fastserve_openvino MODULE ${FASTSERVE_OPENVINO_SOURCES})
+    target_link_libraries(fastserve_openvino PRIVATE fastserve openvino::runtime)
+    # Installed, site-packages/fastserve and site-packages/openvino are neighbours; in the build tree CMake
+    # writes the absolute paths.
+    set_target_properties(fastserve_openvino PROPERTIES PREFIX "lib" INSTALL_RPATH "$ORIGIN:$ORIGIN/../openvino/libs")
+    install(TARGETS fastserve_openvino LIBRARY DESTINATION fastserve)
+  endif()
+endif()

@@ -1,0 +1,50 @@
+# tests/csrc/<layer>/*_test.cc -> test_<layer>: the layer and what lies below it, linked statically, so that a test
+# of a low layer rebuilds without the high ones. One ctest entry per executable; the runner counts gtest's lines.
+find_package(GTest REQUIRED)
+
+function(fs_below layer out)
+  set(below)
+  if(layer STREQUAL "codec")
+    set(candidates base tensor queue memory batch codec)  # knows no engine
+  elseif(layer STREQUAL "frontend")
+    set(candidates ${FASTSERVE_LAYERS})
+  else()
+    set(candidates ${FASTSERVE_ENGINE_LAYERS})
+  endif()
+  foreach(candidate IN LISTS candidates)
+    list(APPEND below fs_${candidate})
+    if(candidate STREQUAL layer)
+      break()
+    endif()
+  endforeach()
+  set(${out} ${below} PARENT_SCOPE)
+endfunction()
+
+function(fs_add_test name)
+  add_executable(${name} ${ARGN})
+  target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests/csrc")
+  target_link_libraries(${name} PRIVATE GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE FASTSERVE_PLUGIN_DIR="${CMAKE_BINARY_DIR}"
+                                             FASTSERVE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  add_test(NAME ${name} COMMAND ${name})
+endfunction()
+
+foreach(layer IN LISTS FASTSERVE_LAYERS)
+  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/csrc/${layer}/*_test.cc")
+  list(FILTER sources EXCLUDE REGEX "${FASTSERVE_PLUGIN_SOURCES}")
+  if(sources)
+    fs_add_test(test_${layer} ${sources})
+    fs_below(${layer} below)
+    target_link_libraries(test_${layer} PRIVATE ${below})
+  endif()
+endforeach()
+
+# The plug-in's tests link libfastserve.so, as the plug-in does: one registry, not two.
+if(TARGET fastserve_openvino)
+  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/csrc/backend/openvino*_test.cc")
+  if(sources)
+    fs_add_test(test_openvino ${sources})
+    target_link_libraries(test_openvino PRIVATE fastserve openvino::runtime)
+    add_dependencies(test_openvino fastserve_openvino)
+  endif()
+endif()

@@ -1,0 +1,80 @@
+// The interface of a backend: a plug-in that can run a format. Three objects, from the top:
+//   Backend          one per process and name ("openvino"); stateless loader.
+//   LoadedModel      one loaded version: weights, signature, how many copies may run.
+//   BackendInstance  one copy bound to a device; runs batches.
+// A new backend implements these three and registers a factory (backend/registry.h). See csrc/README.md.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "batch/batch.h"
+#include "batch/policy.h"
+#include "tensor/signature.h"
+
+namespace fastserve {
+
+// What the control layer decided about a version before it is loaded (from config.pbtxt or made up from the model file).
+struct LoadSpec {
+  std::string model;
+  std::int64_t version = 1;
+  std::string backend;                 // "openvino", "identity"; "" = by file name
+  std::string path;                    // version directory or model file; "" for a backend without files
+  std::int64_t max_batch_rows = -1;    // -1: not said, the backend decides from the model
+  std::vector<TensorSpec> inputs;      // empty: take the model's own. Shapes with the batch dimension in front
+  std::vector<TensorSpec> outputs;     //   when max_batch_rows > 0. Given ones are checked against the model's.
+  int instance_count = 0;              // 0: the backend's default
+  BatchLimits limits;                  // max_rows is overwritten from the signature
+  std::map<std::string, std::string> parameters;  // backend's own ("execute_delay_us", OpenVINO properties)
+};
+
+// Called from the loading thread: 0..1 and what is being done ("reading", "compiling", "warming 8 rows").
+using Progress = std::function<void(double fraction, std::string_view what)>;
+
+class BackendInstance {
+ public:
+  virtual ~BackendInstance() = default;
+
+  // How many batches start() takes before one must have finished; >= 1. The instance thread never exceeds it.
+  virtual int depth() const = 0;
+
+  // Runs the gathered batch: reads batch.inputs(), fills every output with set_output, calls batch.finish() exactly once,
+  // on this thread before returning or later on any other. May block on the device. Does not throw. Called by one thread
+  // at a time (the instance thread, or a caller of Engine::infer that holds the instance).
+  virtual void start(Batch& batch) = 0;
+};
+
+class LoadedModel {
+ public:
+  virtual ~LoadedModel() = default;
+  virtual const Signature& signature() const = 0;
+  virtual int instance_count() const = 0;
+  // Batch sizes the device was prepared for, ascending; empty: any number of rows runs as it is.
+  virtual std::span<const std::int64_t> buckets() const = 0;
+  virtual Result<std::unique_ptr<BackendInstance>> make_instance(int index) = 0;
+  // For metadata, `check` and the log: "device", "precision", "streams", ...
+  virtual std::map<std::string, std::string> properties() const = 0;
+  virtual std::string_view platform() const = 0;  // OIP metadata: "openvino", "identity"
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+  // Loads and compiles; blocks; on a loader thread. Errors: NOT_FOUND (no file), INVALID_ARGUMENT (file or spec is wrong:
+  // says which field, got and want), UNIMPLEMENTED, RESOURCE_EXHAUSTED.
+  virtual Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& spec, const Progress& progress) = 0;
+};
+
+// Every plug-in's one exported C function: `extern "C" fastserve::Backend* fastserve_backend()`; the object lives for ever.
+using BackendEntry = Backend* (*)();
+inline constexpr const char* kBackendEntryName = "fastserve_backend";
+
+}  // namespace fastserve

@@ -1,0 +1,125 @@
+// A device-shaped set of buffers and the requests whose rows are in it.
+//
+// Life: the arena of an instance hands out an empty batch -> the instance adds slots and gathers -> the backend runs it and
+// calls finish() once -> every slot's response holds a BatchRef -> the last one released returns the batch to its arena.
+// Thread: one owner at a time (puller, then backend, then finisher); only the reference count is shared.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "batch/request.h"
+#include "memory/host_allocator.h"
+#include "tensor/signature.h"
+
+namespace fastserve {
+
+// One request's place in a batch: rows [first_row, first_row + rows).
+struct Slot {
+  Request* request = nullptr;
+  std::int64_t first_row = 0;
+  std::int64_t rows = 0;
+};
+
+// One tensor of a batch. Inputs are either gathered (own memory) or bound (borrowed from the only request: no copy).
+struct BatchTensor {
+  DType dtype = DType::kFp32;
+  Shape shape;                 // with the rows that the device runs (>= the real rows when it pads)
+  const std::byte* data = nullptr;  // a bound input is where the wire put it: not aligned to anything
+  std::size_t bytes = 0;
+  std::byte* own = nullptr;    // this batch's buffer, `capacity` bytes; nullptr until first needed
+  std::size_t capacity = 0;
+  bool present = true;         // false: an optional input that no request gave
+};
+
+class BatchArena;  // batch/arena.h
+
+class Batch : public IntakeNode<Batch> {
+ public:
+  using Finish = void (*)(Batch&, Status);   // any thread, exactly once per run
+  using Recycle = void (*)(Batch&);          // when the last BatchRef is gone; any thread
+
+  Batch(const Signature& signature, HostAllocator& allocator);
+  ~Batch();
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  const Signature& signature() const { return signature_; }
+  std::span<const Slot> slots() const { return slots_; }
+  std::int64_t rows() const { return rows_; }             // real rows
+  std::int64_t run_rows() const { return run_rows_; }     // rows that the device runs: the bucket; >= rows()
+  std::span<BatchTensor> inputs() { return inputs_; }     // signature order
+  std::span<BatchTensor> outputs() { return outputs_; }   // signature order
+
+  // --- puller
+  void add(Request* request);                             // appends its rows
+  // Binds (single request that fills the bucket, or model without batching) or gathers; padding rows are zero.
+  // `run_rows` is the bucket chosen for rows() (= rows() when the backend takes any number).
+  Status gather(std::int64_t run_rows);
+
+  // --- backend
+  // Memory for output i: at least `bytes`, owned by this batch, reused between runs. The backend writes there and sets
+  // shape; or, when the device's own memory outlives the batch's references, points data elsewhere.
+  // nullptr when there is no memory: finish with RESOURCE_EXHAUSTED.
+  std::byte* output_memory(std::size_t i, std::size_t bytes);
+  void set_output(std::size_t i, DType dtype, const Shape& shape, const std::byte* data, std::size_t bytes);
+  // A second call in one run is a backend's mistake: logged, nothing happens.
+  void finish(Status status);
+
+  // --- finisher
+  // Fills every slot's response (outputs sliced by rows, or the error) without delivering it; INTERNAL when the backend's
+  // outputs do not have the rows that the signature promises.
+  void scatter(const Status& status);
+
+  void clear();  // empty again, buffers kept
+
+  Finish on_finish = nullptr;
+  Recycle on_recycle = nullptr;
+  void* instance = nullptr;  // the sched::Instance that runs it
+  void* backend_slot = nullptr;  // the backend's own (an infer request, a lane)
+  BatchArena* arena = nullptr;   // where it returns to
+  // Keeps alive what set_output pointed elsewhere; set in start(), dropped when the batch is used again. A response that is
+  // kept may outlive the BackendInstance: its batch's own memory does so by itself.
+  std::shared_ptr<void> device_memory;
+  Nanos dequeued = 0;   // pulled
+  Nanos run_start = 0;  // gathered, handed to the backend
+  Nanos run_end = 0;    // finish() was called
+
+  // Ready to run again (the arena does this): finish() may be called once more.
+  bool finished() const { return finished_.load(std::memory_order_acquire); }
+
+ private:
+  friend class BatchRef;
+  bool reserve(BatchTensor& tensor, std::size_t bytes);
+  void bind_input(std::size_t i);
+  Status gather_input(std::size_t i);
+  Status gather_fixed(std::size_t i, std::size_t from);
+  Status gather_bytes(std::size_t i, std::size_t from);
+  Status check_outputs();
+  Status check_output(std::size_t i);
+  Status walk_bytes_output(std::size_t i);
+  OutputTensor slice(std::size_t output, std::size_t slot) const;
+
+  const Signature& signature_;
+  HostAllocator& allocator_;
+  std::vector<Slot> slots_;
+  std::vector<BatchTensor> inputs_;
+  std::vector<BatchTensor> outputs_;
+  std::int64_t rows_ = 0;
+  std::int64_t run_rows_ = 0;
+  std::vector<std::size_t> bytes_ends_;  // [output][slot]: where a slot's rows of a kBytes output end
+  std::atomic<bool> finished_{false};    // release in finish, acquire in finished
+  std::atomic<std::int32_t> references_{0};  // acq_rel on release: the recycler sees every reader done
+};
+
+// Whether two requests may share a batch: same shapes behind the rows, the same optional inputs given. Always so when
+// every dimension behind the rows is fixed and no input is optional (`uniform`).
+bool uniform(const Signature& signature);
+bool may_share(const Signature& signature, const Request& a, const Request& b);
+
+}  // namespace fastserve

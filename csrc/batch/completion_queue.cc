@@ -1,0 +1,62 @@
+#include "queue/completion_queue.h"
+
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "batch/request.h"
+
+namespace fastserve {
+
+CompletionQueue::CompletionQueue(Wake wake) {
+  if (wake == Wake::kFutex) return;
+  event_fd_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event_fd_.valid()) throw std::system_error(errno, std::generic_category(), "eventfd");
+}
+
+CompletionQueue::~CompletionQueue() {
+  if (!ready_.empty()) ++takes_;
+  while (wakes_.load(std::memory_order_acquire) != takes_) ::sched_yield();
+}
+
+void CompletionQueue::deliver_chain(Response* newest, Response* oldest) {
+  // Whoever does not find the queue empty touches nothing of it afterwards: the owner may destroy it as soon as it took
+  // the last response that it waits for.
+  if (!ready_.push_chain(newest, oldest)) return;
+  if (event_fd_.valid()) {
+    const std::uint64_t one = 1;
+    // Fails only when the counter is at its limit, and then the descriptor is readable anyway.
+    [[maybe_unused]] const ssize_t written = ::write(event_fd_.get(), &one, sizeof(one));
+  } else {
+    bell_.ring();
+  }
+  wakes_.fetch_add(1, std::memory_order_release);
+}
+
+Response* CompletionQueue::take_all() {
+  // A loop that looks at the queue every pass pays for the read only when somebody wrote. A write whose count is not yet
+  // visible here leaves the descriptor readable: one more pass.
+  const std::uint32_t wakes = wakes_.load(std::memory_order_acquire);
+  if (event_fd_.valid() && wakes != cleared_) {
+    std::uint64_t ignored = 0;
+    [[maybe_unused]] const ssize_t got = ::read(event_fd_.get(), &ignored, sizeof(ignored));
+    cleared_ = wakes;
+  }
+  Response* taken = ready_.take_all();
+  if (taken != nullptr) ++takes_;
+  return taken;
+}
+
+Response* CompletionQueue::wait(Nanos until) {
+  for (;;) {
+    const std::uint32_t ticket = bell_.ticket();
+    if (Response* taken = take_all(); taken != nullptr) return taken;
+    if (until != kNever && monotonic_now() >= until) return nullptr;
+    bell_.wait(ticket, until);
+  }
+}
+
+}  // namespace fastserve

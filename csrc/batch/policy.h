@@ -1,0 +1,47 @@
+// When to run and how much: a pure function, so that a simulator and the instances use the same code.
+// It reads no clock and touches no queue.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/clock.h"
+
+namespace fastserve {
+
+// The model's hard limits (config.pbtxt: max_batch_size, dynamic_batching).
+struct BatchLimits {
+  std::int64_t max_rows = 1;           // per batch; 1 when the model does not batch
+  Nanos max_queue_delay_ns = 0;        // 0: never wait for company
+  std::int64_t max_queue_requests = 0; // waiting requests beyond which submit refuses; > 0
+  std::uint32_t default_priority = 0;  // of a request that names none: 1 = highest; 0 = the middle level
+  std::vector<std::int64_t> preferred_rows;  // ascending; reaching one ends the wait
+};
+
+// The front of the pending set in the order in which it would be served, long enough to fill one batch.
+struct QueueView {
+  std::span<const std::int64_t> rows;   // rows of each waiting request
+  Nanos oldest_enqueued = 0;            // arrival of the longest-waiting request; meaningless when rows is empty
+  Nanos earliest_deadline = kNever;
+  bool cut = false;  // the request behind the view cannot join these (another shape): waiting gains nothing
+};
+
+// Learned cost of a batch by rows; a table now, richer later (issue: scheduling).
+struct CostModel {
+  // Expected run time of a batch of `rows`, 0 when nothing is known yet.
+  virtual Nanos expected_ns(std::int64_t rows) const = 0;
+
+ protected:
+  ~CostModel() = default;
+};
+
+struct Decision {
+  std::size_t requests = 0;  // > 0: run the first so many now
+  std::int64_t rows = 0;
+  Nanos wait_until = kNever;  // requests == 0: look again then, or when something arrives
+};
+
+Decision decide(const BatchLimits& limits, const QueueView& queue, const CostModel& cost, Nanos now);
+
+}  // namespace fastserve

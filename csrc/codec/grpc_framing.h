@@ -1,0 +1,81 @@
+// gRPC over HTTP/2, the part that is not HTTP/2: length-prefixed messages, grpc-timeout, grpc-message, content-type.
+// Source: the gRPC repository's PROTOCOL-HTTP2, compression and statuscodes documents. Pure; one thread per object.
+//
+// Bad framing and its answer (contracts.md section 0: gRPC's own codes, INTERNAL included):
+//   content-type is not application/grpc[+proto]         HTTP 415 (not a gRPC call, so no grpc-status)
+//   flag 1, grpc-encoding absent or "identity"           INTERNAL
+//   flag 1, any other grpc-encoding                      UNIMPLEMENTED, names it; send grpc-accept-encoding: identity
+//   flag 2..255                                          INTERNAL
+//   length over the limit                                RESOURCE_EXHAUSTED, before a byte of it is stored
+//   stream ends inside prefix or message                 INTERNAL
+//   unary call with no message or with a second one      UNIMPLEMENTED (cardinality violation)
+//   grpc-timeout malformed                               INVALID_ARGUMENT (gRPC names no code; the client's fault)
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "memory/byte_buffer.h"
+
+namespace fastserve {
+
+inline constexpr std::size_t kGrpcPrefixBytes = 5;  // flag, length as big-endian u32
+inline constexpr std::size_t kDefaultMaxMessageBytes = std::size_t{64} << 20;
+
+// Writes the prefix of an uncompressed message of `message_bytes` (< 2^32) to `at`.
+void write_grpc_prefix(std::byte* at, std::size_t message_bytes);
+
+// Cuts one call's DATA bytes into messages. Memory grows with the bytes received, never ahead of them by more than 1 MiB
+// however large the prefix says the message is; work per byte does not depend on how the bytes are cut.
+class GrpcDeframer {
+ public:
+  explicit GrpcDeframer(std::size_t max_message_bytes = kDefaultMaxMessageBytes) : max_bytes_(max_message_bytes) {}
+  void reset() { *this = GrpcDeframer(max_bytes_); }
+
+  // The request's grpc-encoding, for the error text; "" or "identity" when absent. Set it before the first byte; only the
+  // fact and (up to 32 bytes of) the name are kept.
+  void set_encoding(std::string_view encoding);
+
+  // Moves bytes from the front of `bytes` to `message` until the message is whole or `bytes` is used up.
+  // When complete() the caller takes the message and calls next() (streams), then feeds the rest.
+  // After an error the object stays in error.
+  Status feed(std::span<const std::byte>& bytes, ByteBuffer& message);
+  bool complete() const { return complete_; }
+  void next() { complete_ = false, prefix_used_ = 0; }
+  // END_STREAM: an error when the stream ends inside a message. (Streams; for unary calls see below.)
+  Status finish() const;
+
+  // Unary: exactly one message. feed_unary refuses a byte behind the first message.
+  Status feed_unary(std::span<const std::byte> bytes, ByteBuffer& message);
+  Status finish_unary() const;
+
+ private:
+  Status read_prefix(ByteBuffer& message);
+
+  std::size_t max_bytes_;
+  std::size_t need_ = 0;  // bytes of the message still to come
+  std::array<std::byte, kGrpcPrefixBytes> prefix_{};
+  std::uint8_t prefix_used_ = 0;
+  bool complete_ = false;
+  bool failed_ = false;
+  std::uint8_t encoding_size_ = 0;
+  std::array<char, 32> encoding_{};  // no std::string: one deframer lives in every pooled call
+};
+
+// "100m" -> 100 ms. 1 to 8 digits and one of H M S m u n. nullopt when malformed; saturates at kNever.
+std::optional<Nanos> parse_grpc_timeout(std::string_view text);
+
+// Appends `text` percent-encoded as grpc-message wants it: everything but printable ASCII, and '%', as %XX.
+void append_grpc_message(std::string_view text, std::string& out);
+
+// application/grpc or application/grpc+proto, with or without ;parameters. Case-insensitive.
+bool is_grpc_content_type(std::string_view value);
+
+}  // namespace fastserve

@@ -1,0 +1,123 @@
+// A strict pull reader of JSON text (RFC 8259) in memory: one pass, no copy, no index, no DOM, so that its memory does not
+// grow with the text. The caller asks for what it expects; the first error sticks and ends every loop.
+//
+// Why not simdjson's On Demand: it needs 5.7 bytes of index and string memory per byte of text (363 MiB for a 64 MiB body),
+// does not check what it skips, and on dense arrays of numbers the structural index buys nothing (benchmarks/micro/rest_bench
+// compares the two). simdjson checks the UTF-8, fast_float reads the numbers that the exact short path cannot.
+//
+// Usage:  if (r.enter_object()) while (r.next_key(key)) { ... one value must be read or skipped ... }
+// Thread: one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "memory/scratch.h"
+
+namespace fastserve {
+
+// A string as it stands in the text, without quotes; decode with JsonReader::decode when it has escapes.
+struct JsonString {
+  std::string_view raw;
+  bool escaped = false;
+};
+
+// A number as it stands in the text, with its digits read: value = ±mantissa x 10^exponent when exact.
+struct JsonNumber {
+  std::string_view text;
+  std::uint64_t mantissa = 0;
+  std::int32_t exponent = 0;
+  bool negative = false;
+  bool integral = true;  // written without fraction and exponent
+  bool exact = true;     // all digits fit into mantissa (19 significant ones at most)
+
+  // The nearest double / float (round to even, no double rounding); nullopt when that is infinite.
+  std::optional<double> as_double() const;
+  std::optional<float> as_float() const;
+  // Integral numbers within the type; nullopt otherwise. -0 is 0.
+  std::optional<std::int64_t> as_int64() const;
+  std::optional<std::uint64_t> as_uint64() const;
+};
+
+struct JsonLimits {
+  int depth = 32;                 // nested containers
+  int keys = 1000;                // in the whole text
+  std::size_t number_chars = 64;  // of one number
+};
+
+class JsonReader {
+ public:
+  enum class Kind : std::uint8_t { kObject, kArray, kString, kNumber, kTrue, kFalse, kNull, kInvalid };
+
+  // `text` is borrowed. Fails at once on a byte order mark and on bytes that are not UTF-8.
+  explicit JsonReader(std::string_view text, const JsonLimits& limits = {});
+
+  Kind peek();  // of the value at the cursor; kInvalid at anything else, the end too
+  bool enter_object();
+  bool next_key(JsonString& key);  // false: the object is closed, or an error
+  bool enter_array();
+  bool next_element();             // false: the array is closed, or an error
+  bool read_string(JsonString& out);
+  bool read_number(JsonNumber& out) {
+    skip_blanks();
+    return scan_number(out);
+  }
+  bool read_bool(bool& out);
+  void skip_value();               // checks what it skips
+  void finish();                   // only blanks may follow
+
+  // Unescaped: views the text, or a copy in `scratch`. Escapes were checked when the string was read.
+  static std::string_view decode(const JsonString& string, Scratch& scratch);
+  // Writes the unescaped bytes to `to` (room for raw.size()); returns how many.
+  static std::size_t decode_to(const JsonString& string, char* to);
+
+  bool ok() const { return error_.empty(); }
+  // An error at the cursor (or at `offset`); the first one sticks. Returns false.
+  bool fail(std::string_view what) { return fail_at(position(), what); }
+  bool fail_at(std::size_t offset, std::string_view what);
+  // "failed to parse the request JSON buffer: <what> at byte 17 (line 2, column 5)"; OK when there was no error.
+  Status status() const;
+
+  std::size_t position() const { return static_cast<std::size_t>(at_ - begin_); }
+  std::size_t remaining() const { return static_cast<std::size_t>(end_ - at_); }
+  // Back to the start of a value that was read or skipped; outside of every container that was entered since, or after
+  // leave() for each of them.
+  void rewind(std::size_t position) {
+    if (ok()) at_ = begin_ + position;
+  }
+  void leave() { --depth_; }
+
+ private:
+  void skip_blanks() {
+    while (at_ != end_ && static_cast<unsigned char>(*at_) <= ' ' &&
+           (*at_ == ' ' || *at_ == '\n' || *at_ == '\r' || *at_ == '\t')) {
+      ++at_;
+    }
+  }
+  bool at_digit() const { return at_ != end_ && static_cast<unsigned char>(*at_ - '0') < 10; }
+  bool scan_number(JsonNumber& out);
+  bool scan_digits(JsonNumber& out, int& significant);
+  bool scan_exponent(JsonNumber& out);
+  bool scan_string(JsonString& out);
+  bool scan_escape();
+  bool scan_code_unit(std::uint32_t& out);
+  bool read_word(std::string_view word);
+  bool enter(char open);
+  bool next(char close);  // consumes a comma or the closing bracket
+
+  const char* begin_;
+  const char* at_;
+  const char* end_;
+  JsonLimits limits_;
+  int depth_ = 0;
+  int keys_ = 0;
+  bool fresh_ = true;  // nothing was read yet in the innermost container
+  std::string error_;
+  std::size_t error_at_ = 0;
+};
+
+}  // namespace fastserve

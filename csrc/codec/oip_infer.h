@@ -1,0 +1,41 @@
+// The hot RPC of the Open Inference Protocol, ModelInfer, between wire bytes and the neutral types. Contract:
+// protos/oip_grpc_service.proto and contracts.md section 2.3. Pure: no state, no clock; any thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/status.h"
+#include "batch/request.h"
+#include "batch/served_version.h"
+#include "codec/out_message.h"
+
+namespace fastserve {
+
+inline constexpr std::size_t kMaxInputs = 64;
+inline constexpr std::size_t kMaxRequestedOutputs = 256;
+inline constexpr std::size_t kMaxParameters = 64;  // of one request, one input or one output
+
+// Decodes a ModelInferRequest (without the gRPC prefix) into `out`, which must be fresh or reset():
+//   model_name, model_version, id             views into `message`
+//   inputs                                    in wire order; data = views into `message` (raw_input_contents) or into
+//                                             out.scratch (typed contents, little-endian, BYTES length-prefixed)
+//   requested_outputs                         names and `classification`
+//   priority, queue_timeout_ns                from the parameters `priority` and `timeout` (microseconds)
+//   parameters                                all others, the last of each name, in wire order
+// `message` outlives the request's use of the views (the front end decodes out.message.span()).
+// Does not look at the model: names, shapes and byte counts are compared with the signature by validate().
+// Never reads outside `message`, whatever it holds. Allocates only when a vector of `out` grows or contents are typed.
+// Errors: INVALID_ARGUMENT, or UNIMPLEMENTED for shared-memory parameters, with a field path:
+// `inputs[2].shape: got rank 17, want 16 or fewer`. `out` is then half filled: reset it.
+Status decode_model_infer(std::span<const std::byte> message, Request& out);
+
+// Appends a ModelInferResponse with its gRPC prefix to `out` (cleared before): the version's name and number, the request's
+// id, and per output of `response` (status OK) name, datatype, shape and one raw_output_contents entry, in order.
+// Tensors of kReferenceBytes and more are referenced, not copied: when out.needs_keep(), give it what keeps them
+// (response.batch in a shared_ptr) before sending.
+// Error: INVALID_ARGUMENT when the message would pass INT32_MAX bytes, the largest that protobuf can take. `out` is then empty.
+Status encode_model_infer(const Response& response, const ServedVersion& version, const Request& request, OutMessage& out);
+
+}  // namespace fastserve

@@ -1,0 +1,136 @@
+// The engine: loads versions, takes requests, runs batches, answers. Opens no socket, starts no loop, installs no signal
+// handler, reads no environment; several may live in one process.
+//
+// Control calls (load, unload, status) block and belong on a loader thread. The hot path is a Submitter.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/registry.h"
+#include "base/status.h"
+#include "batch/request.h"
+#include "batch/served_version.h"
+#include "model/version_state.h"
+
+namespace fastserve {
+
+// Count and total nanoseconds of a stage, as Triton's statistics extension has them.
+struct StageTotal {
+  std::uint64_t count = 0;
+  std::uint64_t ns = 0;
+};
+
+// A histogram of seconds with fixed bounds (sched/statistics.h), cumulative as Prometheus wants it when read.
+struct Histogram {
+  std::vector<double> upper_bounds;      // ascending, without +Inf
+  std::vector<std::uint64_t> counts;     // one more than bounds; not cumulative
+  double sum = 0;
+};
+
+struct BatchSizeTotal {
+  std::int64_t rows = 0;
+  StageTotal compute_input, compute_infer, compute_output;
+};
+
+// Read without stopping anyone: relaxed counters, each consistent with itself.
+struct VersionStatistics {
+  std::uint64_t inference_count = 0;  // rows
+  std::uint64_t execution_count = 0;  // batches
+  std::int64_t last_inference_ms = 0; // wall clock, since the epoch; 0 = never
+  StageTotal success, fail, cancel, rejected;  // whole request
+  StageTotal queue, compute_input, compute_infer, compute_output;
+  std::vector<BatchSizeTotal> batches;
+  std::int64_t pending = 0;           // waiting now
+  std::int64_t in_flight = 0;         // accepted, not yet answered
+  std::map<std::string, Histogram> stage_seconds;  // "queue", "gather", "execute", "total"
+};
+
+struct VersionStatus {
+  std::string model;
+  std::int64_t version = 0;
+  VersionState state = VersionState::kNew;
+  std::string reason;                 // of FAILED (the error); READY: of a replacement that failed; else "compiling" ...
+  double progress = 0;                // 0..1 while loading
+  std::string backend, platform;
+  Signature signature;                // meaningful from WARMING on
+  int instance_count = 0;
+  std::vector<std::int64_t> buckets;
+  std::map<std::string, std::string> properties;  // device, precision, streams ...
+};
+
+struct EngineOptions {
+  int loader_nice = 10;               // priority of the thread that loads, while it loads
+  std::int64_t default_max_queue_requests = 0;  // 0 = 1024 (LoadSpec.limits may say otherwise)
+};
+
+class Engine {
+ public:
+  explicit Engine(EngineOptions options = {});
+  ~Engine();  // drains everything
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  BackendRegistry& backends();
+
+  // Blocks: load -> warm up every bucket -> publish. On error the version's state is FAILED with the reason and whatever
+  // served before serves on. Loading a version that is READY replaces it (the old one is drained after the new one is
+  // published, and destroyed before this returns). ALREADY_EXISTS while the same version is loading.
+  Status load(const LoadSpec& spec, const Progress& progress = {});
+
+  // Blocks: unpublish -> drain -> destroy. New requests are refused at once, admitted ones are answered.
+  // NOT_FOUND when it is not there; OK and forgotten when it is FAILED. `drain_ns`: after that, requests that still wait in the
+  // queue are answered UNAVAILABLE; running ones are always waited for.
+  Status unload(std::string_view model, std::int64_t version, Nanos drain_ns = kNever);
+
+  // Refuses new requests (UNAVAILABLE) and waits until everything admitted was answered, at most drain_ns. True when it was.
+  bool drain(Nanos drain_ns);
+
+  // --- reading, any thread
+  std::vector<VersionStatus> status() const;
+  // Counted handle (release() it) of a ready version; "" = the highest ready one. Errors in Triton's words: NOT_FOUND
+  // "Request for unknown model: 'x' is not found", "... 'x' version N is not found", "... has no available versions",
+  // UNAVAILABLE "... is not at ready state".
+  Result<ServedVersion*> resolve(std::string_view model, std::string_view version) const;
+  bool ready(std::string_view model, std::string_view version) const;
+  Result<VersionStatistics> statistics(std::string_view model, std::int64_t version) const;
+
+  struct Impl;  // engine/engine_impl.h
+  Impl& impl() { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+// The hot path of one submitting thread (an I/O loop, or a thread that embeds the engine). Not shared between threads.
+// Caches the published table; a load or unload elsewhere is seen at the next submit.
+class Submitter {
+ public:
+  explicit Submitter(Engine& engine);
+  ~Submitter();
+  Submitter(Submitter&&) noexcept;
+
+  // resolve -> validate -> admit -> queue. OK: the engine owns the request until its final response is delivered to
+  // request.completions. Not OK: the request is still the caller's, nothing was delivered. Does not wake an instance: see flush.
+  Status submit(Request& request);
+
+  // Wakes the instances that got work since the last flush: once per loop pass, not once per request.
+  void flush();
+
+  // Blocking inference for embedding: submit + flush + wait; runs the batch on the calling thread when an instance is idle
+  // (no thread hop). request.completions must be a kFutex queue used by nobody else meanwhile. Returns the final response
+  // (== &request.response), or the error of submit.
+  Result<Response*> infer(Request& request);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fastserve

@@ -1,0 +1,72 @@
+// One client connection: a codec session, the calls on it, and the bytes waiting for its socket. The driver (uvloop
+// protocol, epoll thread) gives it bytes and is asked for attention when the socket does not take what there is.
+// Thread: the loop's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/clock.h"
+#include "codec/write_queue.h"
+#include "frontend/call.h"
+
+namespace fastserve {
+
+class IoLoop;
+
+class Connection {
+ public:
+  Connection(IoLoop& loop, int fd, void* driver) : loop_(loop), fd_(fd), driver_(driver) {}
+  virtual ~Connection();  // cancels and detaches the calls that are left
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Bytes from the socket. Calls that became complete were submitted or stand in the loop's cold list afterwards.
+  virtual void feed(std::span<const std::byte> bytes, Nanos now) = 0;
+  virtual void end_of_input() {}
+  // The final response of a call of this connection: encodes it.
+  virtual void deliver(Call& call, Nanos now) = 0;
+  virtual void shutdown() = 0;        // drain: no new calls, what is in is answered
+  virtual void tick(Nanos) {}         // about once a second: time-outs
+  virtual bool wants_input() const = 0;
+
+  // Moves frames to the write queue and as much of it to the socket as that takes. True when the driver must look: see below.
+  bool flush();
+
+  // --- for the driver, after take_attention()
+  bool stalled() const { return !out_.empty() && !broken_; }  // the socket is full: write `pending` when it is writable
+  bool finished() const { return broken_ || (out_.empty() && session_done()); }  // close the socket
+  std::span<const std::byte> front() const;  // the first pending bytes; empty when there are none
+  void consumed(std::size_t bytes) { out_.consume(bytes); }
+  // While the driver owns pending output (its own buffer is not empty) nothing else may write to the socket.
+  void set_driver_writes(bool writes) { driver_writes_ = writes; }
+
+  int fd() const { return fd_; }
+  void* driver() const { return driver_; }
+  std::size_t open_calls() const { return calls_.size(); }
+
+ protected:
+  friend class IoLoop;
+  virtual void pump() = 0;                // session -> out_
+  virtual bool session_done() const = 0;  // nothing more will come from the session
+
+  IoLoop& loop_;
+  WriteQueue out_;
+  std::vector<Call*> calls_;   // every call that still points here
+  bool in_attention_ = false;  // stands in the loop's attention list
+  bool dirty_ = false;         // stands in the loop's dirty list
+
+ private:
+  const int fd_;
+  void* const driver_;
+  bool driver_writes_ = false;
+  bool broken_ = false;  // the socket refused a write for good
+  bool paused_ = false;  // the driver was asked to stop reading
+};
+
+// `[request id: x] message`, as Triton prefixes what goes wrong with an inference.
+std::string with_request_id(std::string_view id, std::string_view message);
+
+}  // namespace fastserve

@@ -1,0 +1,151 @@
+"""The C++ engine (csrc/bind, pybind11). Internal: programs use `fastserve.Engine`.
+
+Every call that can fail raises what the factory given to `set_error_factory` makes of (code, message); `fastserve.errors`
+installs it. Codes are gRPC's numbers. Calls that block release the interpreter lock.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+version: str  # of the extension; equals the package's
+
+def set_error_factory(factory: Callable[[int, str], Exception] | None) -> None: ...
+def set_log_sink(sink: Callable[[int, str], None] | None) -> None:
+    """`sink(level, message)`, level as in `logging`; called from any thread with the interpreter lock held."""
+
+class TensorSpec:
+    name: str
+    datatype: str  # OIP name: "FP32", "BYTES"
+    shape: list[int]  # with the batch dimension (-1) in front when the model batches
+    optional: bool
+    def __init__(self, name: str, datatype: str, shape: Sequence[int], optional: bool = False) -> None: ...
+
+class LoadSpec:
+    """csrc/backend/backend.h: what the control layer decided about a version before it is loaded."""
+
+    model: str
+    version: int
+    backend: str
+    path: str
+    max_batch_rows: int  # -1: the backend decides from the model; 0: no batching
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    instance_count: int  # 0: the backend's default
+    max_queue_delay_us: int
+    max_queue_requests: int  # 0: the engine's default
+    preferred_rows: list[int]
+    parameters: dict[str, str]
+    def __init__(
+        self,
+        model: str,
+        version: int = 1,
+        *,
+        backend: str = "",
+        path: str = "",
+        max_batch_rows: int = -1,
+        inputs: Sequence[TensorSpec] = (),
+        outputs: Sequence[TensorSpec] = (),
+        instance_count: int = 0,
+        max_queue_delay_us: int = 0,
+        max_queue_requests: int = 0,
+        preferred_rows: Sequence[int] = (),
+        parameters: Mapping[str, str] = ...,
+    ) -> None: ...
+
+class VersionStatus:
+    model: str
+    version: int
+    state: str  # NEW LOADING WARMING READY DRAINING UNLOADED FAILED
+    reason: str
+    progress: float
+    backend: str
+    platform: str
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    max_batch_rows: int
+    instance_count: int
+    buckets: list[int]
+    properties: dict[str, str]
+
+class StageTotal:
+    count: int
+    ns: int
+
+class BatchSizeTotal:
+    rows: int
+    compute_input: StageTotal
+    compute_infer: StageTotal
+    compute_output: StageTotal
+
+class Histogram:
+    upper_bounds: list[float]  # seconds, ascending, without +Inf
+    counts: list[int]  # one more than bounds; not cumulative
+    sum: float
+
+class VersionStatistics:
+    inference_count: int
+    execution_count: int
+    last_inference_ms: int
+    success: StageTotal
+    fail: StageTotal
+    cancel: StageTotal
+    rejected: StageTotal
+    queue: StageTotal
+    compute_input: StageTotal
+    compute_infer: StageTotal
+    compute_output: StageTotal
+    batches: list[BatchSizeTotal]
+    pending: int
+    in_flight: int
+    stage_seconds: dict[str, Histogram]  # queue, gather, execute, total
+
+class Engine:
+    """Owner of loaded versions. Blocking calls (load, unload, drain, infer) release the interpreter lock."""
+
+    def __init__(self, *, default_max_queue_requests: int = 0, loader_nice: int = 10) -> None: ...
+    def add_plugin(self, backend: str, shared_object_path: str) -> None: ...
+    def load(self, spec: LoadSpec, progress: Callable[[float, str], None] | None = None) -> None: ...
+    def unload(self, model: str, version: int, drain_seconds: float | None = None) -> None: ...
+    def drain(self, seconds: float | None = None) -> bool: ...
+    def close(self) -> None: ...
+    def status(self) -> list[VersionStatus]: ...
+    def ready(self, model: str, version: str = "") -> bool: ...
+    def resolve(self, model: str, version: str = "") -> VersionStatus:
+        """Status of the version that a request would get now; raises NOT_FOUND / UNAVAILABLE in the words of the contract."""
+
+    def statistics(self, model: str, version: int) -> VersionStatistics: ...
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        version: str = "",
+        outputs: Sequence[str] = (),
+        request_id: str = "",
+        priority: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> dict[str, npt.NDArray[Any]]: ...
+
+class AsyncPort:
+    """Submissions whose results are collected in bursts: watch `fd`, then call `take()`. One thread."""
+
+    fd: int
+    def __init__(self, engine: Engine) -> None: ...
+    def submit(
+        self,
+        tag: object,
+        model: str,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        version: str = "",
+        outputs: Sequence[str] = (),
+        request_id: str = "",
+        priority: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        """Raises at once what submit refuses; else `tag` comes back from take() with the result. Call flush() after a burst."""
+
+    def flush(self) -> None: ...
+    def take(self) -> list[tuple[object, dict[str, npt.NDArray[np.generic]] | None, Exception | None]]: ...
+    def close(self) -> None: ...

@@ -1,0 +1,9 @@
+"""The configuration: one frozen typed tree, resolved once from defaults < file < environment < flags.
+
+tree.py is the tree (plain data, quick to import); resolve.py fills it and remembers where each value came from.
+Components are given the section or the values that they need, never the tree.
+"""
+
+from fastserve.config.tree import Config, Limits, Logging, OpenVino, Option, Repository, Server, options
+
+__all__ = ["Config", "Limits", "Logging", "OpenVino", "Option", "Repository", "Server", "options"]

@@ -1,0 +1,203 @@
+"""The tree itself: frozen dataclasses, one a section. The other spellings of a field come from its path:
+
+    server.http_port   key of the file, and the flag --server.http_port
+    --http-port        plain flag, where `Option.flag` gives one
+    FASTSERVE_SERVER_HTTP_PORT
+
+Standard library only, because `fastserve serve --help` is made from it; resolve.py has pydantic check values.
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+ENV_PREFIX = "FASTSERVE_"
+
+
+@dataclass(frozen=True)
+class About:
+    """What the tree says about a field beside its type and default."""
+
+    description: str
+    flag: str = ""  # plain spelling; "" = only --section.field
+    low: float | None = None  # bounds, inclusive
+    high: float | None = None
+    is_bytes: bool = False  # takes "64MiB" too
+    not_yet: tuple[str, ...] = ()  # legal values that a later version will know
+
+
+Port = int
+
+
+@dataclass(frozen=True)
+class Server:
+    host: Annotated[str, About("address that every listener binds to", "--host")] = "127.0.0.1"
+    http_port: Annotated[Port, About("port of REST; 0 picks a free one", "--http-port", 0, 65535)] = 8000
+    grpc_port: Annotated[Port, About("port of gRPC; 0 picks a free one", "--grpc-port", 0, 65535)] = 8001
+    metrics_port: Annotated[
+        Port, About("port of /metrics for Prometheus; 0 picks a free one", "--metrics-port", 0, 65535)
+    ] = 8002
+    metrics_host: Annotated[
+        str | None, About("address of the metrics listener; unset: that of the others", "--metrics-host")
+    ] = None
+    ready_file: Annotated[
+        Path | None,
+        About("written (JSON with the addresses) when the server is ready, removed at exit", "--ready-file"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Repository:
+    model_repository: Annotated[
+        tuple[Path, ...],
+        About("folder of models in Triton's layout; may be given several times", "--model-repository"),
+    ] = ()
+    model_control_mode: Annotated[
+        Literal["none", "poll", "explicit"],
+        About("none: load everything at start", "--model-control-mode", not_yet=("poll", "explicit")),
+    ] = "none"
+    strict_readiness: Annotated[
+        bool,
+        About(
+            "ready only when every model is; otherwise once the first load has finished", "--strict-readiness"
+        ),
+    ] = False
+    loader_threads: Annotated[
+        int, About("versions that load at the same time", "--loader-threads", 1, 64)
+    ] = 2
+
+
+@dataclass(frozen=True)
+class Limits:
+    max_message_bytes: Annotated[
+        int,
+        About(
+            "largest request: REST body, gRPC message",
+            "--max-message-bytes",
+            1024,
+            (1 << 31) - 1,
+            is_bytes=True,
+        ),
+    ] = 64 << 20
+    max_streams: Annotated[
+        int, About("concurrent streams of one gRPC connection", "--max-streams", 1, 1 << 20)
+    ] = 1024
+    max_queue_requests: Annotated[
+        int,
+        About(
+            "waiting requests of a model beyond which new ones are refused (config.pbtxt may say otherwise)",
+            "--max-queue-requests",
+            1,
+            1 << 30,
+        ),
+    ] = 1024
+    exit_timeout_s: Annotated[
+        float,
+        About("seconds that requests in flight have to finish after SIGTERM", "--exit-timeout", 0, 86400),
+    ] = 30.0
+
+
+@dataclass(frozen=True)
+class Logging:
+    format: Annotated[
+        Literal["auto", "human", "json"],
+        About("auto: human on a terminal, JSON lines otherwise", "--log-format"),
+    ] = "auto"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        About("least important level that is logged", "--log-level"),
+    ] = "info"
+    access_log: Annotated[bool, About("one log line per request", "--access-log")] = False
+
+
+@dataclass(frozen=True)
+class OpenVino:
+    cache_dir: Annotated[
+        Path | None, About("folder where compiled models are kept between starts", "--openvino-cache-dir")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Config:
+    server: Annotated[Server, About("listeners")] = field(default_factory=Server)
+    repository: Annotated[Repository, About("what is served")] = field(default_factory=Repository)
+    limits: Annotated[Limits, About("what a client may ask for")] = field(default_factory=Limits)
+    logging: Annotated[Logging, About("what is written to stderr")] = field(default_factory=Logging)
+    openvino: Annotated[OpenVino, About("the OpenVINO backend")] = field(default_factory=OpenVino)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of the tree, with everything that is derived from its path."""
+
+    section: str
+    name: str
+    type: Any  # without the Annotated around it
+    default: Any
+    about: About
+
+    @property
+    def path(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def env(self) -> str:
+        return f"{ENV_PREFIX}{self.section}_{self.name}".upper()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return (*([self.about.flag] if self.about.flag else []), f"--{self.path}")
+
+    @property
+    def is_list(self) -> bool:
+        return typing.get_origin(self.type) is tuple
+
+    @property
+    def is_flag(self) -> bool:
+        return self.type is bool
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
+
+    @property
+    def expected(self) -> str:
+        """What a value has to be, for error messages and help."""
+        if self.choices:
+            return "one of " + ", ".join(c for c in self.choices if c not in self.about.not_yet)
+        base = next(t for t in (typing.get_args(self.type) or (self.type,)) if t is not type(None))
+        words = {int: "an integer", float: "a number", bool: "true or false", str: "a text", Path: "a path"}[
+            base
+        ]
+        if self.is_list:
+            words = "a path or a list of paths"
+        if self.about.is_bytes:
+            words = "a number of bytes (64MiB, 1GB, 1048576)"
+        if self.about.low is not None and self.about.high is not None:
+            words += f" from {self.about.low:.0f} to {self.about.high:.0f}"
+        return words
+
+
+@cache
+def sections() -> dict[str, type]:
+    """Section name -> its dataclass, in the order of the tree."""
+    hints = typing.get_type_hints(Config)
+    return {f.name: hints[f.name] for f in fields(Config)}
+
+
+@cache
+def options() -> dict[str, Option]:
+    """Every field of the tree by its path."""
+    found = {}
+    for section, cls in sections().items():
+        hints = typing.get_type_hints(cls, include_extras=True)
+        for item in fields(cls):
+            base, about = typing.get_args(hints[item.name])
+            assert item.default is not MISSING
+            option = Option(section, item.name, base, item.default, about)
+            found[option.path] = option
+    return found

@@ -1,0 +1,135 @@
+"""What the server has, in the words of the Open Inference Protocol and Triton's extensions, as plain data.
+
+Field names are those of protos/ and of Triton's REST bodies alike, so that gRPC builds messages and REST builds JSON from the
+same dictionaries. Reads relaxed counters and short lists: cheap enough for the loop's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastserve import _core
+from fastserve.frontends.names import check_model, check_version
+from fastserve.frontends.served import Served
+
+# Of Triton's extension names (core/src/server.cc), those that are really served.
+EXTENSIONS = (
+    "model_repository",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
+
+# Engine's states as RepositoryIndex has them.
+_INDEX_STATE = {
+    "NEW": "LOADING",
+    "LOADING": "LOADING",
+    "WARMING": "LOADING",
+    "READY": "READY",
+    "DRAINING": "UNLOADING",
+    "UNLOADED": "UNAVAILABLE",
+    "FAILED": "UNAVAILABLE",
+}
+
+Json = dict[str, Any]
+
+
+def server_metadata(served: Served) -> Json:
+    return {"name": "fastserve", "version": served.version, "extensions": list(EXTENSIONS)}
+
+
+def model_ready(served: Served, model: str, version: str) -> bool:
+    """False for unknown models too: what Triton's clients of all versions understand (contracts §2.2)."""
+    return served.core.ready(check_model(model), check_version(version))
+
+
+def model_metadata(served: Served, model: str, version: str) -> Json:
+    status = resolve(served, model, version)
+    ready = [version] if version else [str(s.version) for s in ready_versions(served, model)]
+    return {
+        "name": status.model,
+        "versions": ready,
+        "platform": status.platform,
+        "inputs": _tensors(status.inputs),
+        "outputs": _tensors(status.outputs),
+    }
+
+
+def statistics(served: Served, model: str, version: str) -> Json:
+    """Of all ready versions, of one model's, or of one version; raises as `resolve` does."""
+    if model:
+        status = resolve(served, model, version)
+        wanted = [status] if version else ready_versions(served, model)
+    else:
+        wanted = [s for s in served.core.status() if s.state == "READY"]
+    return {"model_stats": [_statistics(served.core, s) for s in wanted]}
+
+
+def index(served: Served, ready_only: bool) -> list[Json]:
+    """Every version the engine knows, and models that never got that far with the reason; ordered by name and version."""
+    entries: list[tuple[str, int, Json]] = []
+    for status in served.core.status():
+        entry = {"name": status.model, "version": str(status.version), "state": _INDEX_STATE[status.state]}
+        if status.state == "FAILED":
+            entry["reason"] = status.reason
+        elif status.state == "UNLOADED":
+            entry["reason"] = "unloaded"
+        entries.append((status.model, status.version, entry))
+    known = {name for name, _, _ in entries}
+    for state in served.reconciler.models():
+        if state.name not in known:
+            entries.append((state.name, 0, {"name": state.name, "state": "UNAVAILABLE", "reason": state.reason}))
+    return [e for _, _, e in sorted(entries, key=lambda e: e[:2]) if not ready_only or e["state"] == "READY"]
+
+
+def resolve(served: Served, model: str, version: str) -> _core.VersionStatus:
+    """The version that a request would get now; NotFound or Unavailable in the words of the contract."""
+    return served.core.resolve(check_model(model), check_version(version))
+
+
+def ready_versions(served: Served, model: str) -> list[_core.VersionStatus]:
+    ready = [s for s in served.core.status() if s.model == model and s.state == "READY"]
+    return sorted(ready, key=lambda s: s.version)
+
+
+def _tensors(specs: Sequence[_core.TensorSpec]) -> list[Json]:
+    return [{"name": s.name, "datatype": s.datatype, "shape": list(s.shape)} for s in specs]
+
+
+def _total(total: _core.StageTotal) -> Json:
+    return {"count": total.count, "ns": total.ns}
+
+
+def _statistics(core: _core.Engine, status: _core.VersionStatus) -> Json:
+    stats = core.statistics(status.model, status.version)
+    # Triton's `fail` holds refused and cancelled requests as well.
+    failed = (stats.fail, stats.rejected, stats.cancel)
+    nothing = {"count": 0, "ns": 0}
+    return {
+        "name": status.model,
+        "version": str(status.version),
+        "last_inference": stats.last_inference_ms,
+        "inference_count": stats.inference_count,
+        "execution_count": stats.execution_count,
+        "inference_stats": {
+            "success": _total(stats.success),
+            "fail": {"count": sum(t.count for t in failed), "ns": sum(t.ns for t in failed)},
+            "queue": _total(stats.queue),
+            "compute_input": _total(stats.compute_input),
+            "compute_infer": _total(stats.compute_infer),
+            "compute_output": _total(stats.compute_output),
+            "cache_hit": nothing,
+            "cache_miss": nothing,
+        },
+        "batch_stats": [
+            {
+                "batch_size": batch.rows,
+                "compute_input": _total(batch.compute_input),
+                "compute_infer": _total(batch.compute_infer),
+                "compute_output": _total(batch.compute_output),
+            }
+            for batch in stats.batches
+        ],
+    }

@@ -1,0 +1,44 @@
+"""What front ends see of the server: the engine, the reconciler and whether the server is ready.
+
+Runs on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from fastserve import _core
+from fastserve.lifecycle import Reconciler
+
+
+class Readiness:
+    """Whether the server is ready, and a way to wait for a change of it. False until the initial load is finished."""
+
+    def __init__(self) -> None:
+        self._ready = False
+        self._changed = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        return self._ready
+
+    def set(self, ready: bool) -> None:
+        if ready == self._ready:
+            return
+        self._ready = ready
+        self._changed.set()  # wakes everybody who waits now
+        self._changed = asyncio.Event()
+
+    async def change(self) -> None:
+        """Returns when the value was set to another one after this call."""
+        await self._changed.wait()
+
+
+@dataclass
+class Served:
+    """One server as its front ends see it."""
+
+    core: _core.Engine
+    reconciler: Reconciler
+    version: str  # of fastserve
+    ready: Readiness = field(default_factory=Readiness)

@@ -1,0 +1,42 @@
+"""Where the backend plug-ins are and which backend takes which file. Opens none of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastserve import _core
+
+_PLUGINS = {"openvino": "libfastserve_openvino.so"}
+
+# What a version directory holds -> the backend that runs it, in the order in which they are looked for.
+MODEL_FILES: dict[str, str] = {
+    "model.xml": "openvino",
+    "model.onnx": "openvino",
+    "model.savedmodel": "openvino",
+    "saved_model.pb": "openvino",
+    "model.tflite": "openvino",
+    "model.pdmodel": "openvino",
+}
+_BY_SUFFIX = {Path(name).suffix: backend for name, backend in MODEL_FILES.items()}
+
+
+def backend_for(path: Path | None) -> str:
+    """The backend for a model file or version directory; "" when its name says nothing."""
+    if path is None:
+        return ""
+    if path.suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[path.suffix]
+    for name, backend in MODEL_FILES.items():
+        if (path / name).exists():
+            return backend
+    return ""
+
+
+def register(core: _core.Engine) -> None:
+    """Tells the engine where its plug-ins are; the first model of a backend opens one."""
+    package = Path(__file__).resolve().parent
+    for backend, file_name in _PLUGINS.items():
+        for folder in (Path(_core.__file__).resolve().parent, package):
+            if (folder / file_name).exists():
+                core.add_plugin(backend, str(folder / file_name))
+                break
