@@ -18,6 +18,8 @@ if(FASTSERVE_NET)
   add_library(llhttp STATIC "${LLHTTP_SOURCE_DIR}/api.c" "${LLHTTP_SOURCE_DIR}/http.c" "${LLHTTP_SOURCE_DIR}/llhttp.c")
   target_include_directories(llhttp SYSTEM PUBLIC "${LLHTTP_INCLUDE_DIR}")
   target_compile_options(llhttp PRIVATE -w)
+  # Loose mode, llhttp's default, takes blanks in header names and bare LF: request smuggling.
+  target_compile_definitions(llhttp PUBLIC LLHTTP_STRICT_MODE=1)
 
   add_library(fs_net_libraries INTERFACE)
   target_include_directories(fs_net_libraries SYSTEM INTERFACE "${PROTOZERO_INCLUDE_DIR}")

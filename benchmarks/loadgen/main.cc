@@ -107,6 +107,7 @@ void Client::serve(std::size_t index, bool readable) {
 
 bool Client::run() {
   std::vector<epoll_event> events(connections_.size());
+  loop_.advance(now_ns());  // without a warm-up the window opens before the first request
   for (std::size_t i = 0; i < connections_.size(); ++i) serve(i, false);
   bool starved = false;  // a phase ended: connections without a request in flight get no event
   while (loop_.advance(now_ns())) {

@@ -90,7 +90,7 @@ class Batch : public IntakeNode<Batch> {
   Nanos run_start = 0;  // gathered, handed to the backend
   Nanos run_end = 0;    // finish() was called
 
-  // Ready to run again (the arena does this): finish() may be called once more.
+  // Whether finish() was called since clear().
   bool finished() const { return finished_.load(std::memory_order_acquire); }
 
  private:
@@ -98,8 +98,6 @@ class Batch : public IntakeNode<Batch> {
   bool reserve(BatchTensor& tensor, std::size_t bytes);
   void bind_input(std::size_t i);
   Status gather_input(std::size_t i);
-  Status gather_fixed(std::size_t i, std::size_t from);
-  Status gather_bytes(std::size_t i, std::size_t from);
   Status check_outputs();
   Status check_output(std::size_t i);
   Status walk_bytes_output(std::size_t i);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "base/cache_line.h"
 #include "queue/doorbell.h"
 #include "tensor/signature.h"
 
@@ -25,35 +26,53 @@ class ServedVersion {
   Signature signature;
 
   // A handle: the right to use the version. A drain waits until the count is back to zero, then destroys on the loader thread.
-  // try_retain is for whoever found the version in a published table: false once it drains (look into the new table).
-  // seq_cst partners with begin_drain: either the drain sees the handle or the taker sees the drain.
-  bool try_retain() {
-    if ((handles_.fetch_add(1, std::memory_order_seq_cst) & kDraining) == 0) return true;
-    release();
-    return false;
-  }
+  // The word also counts requests that are begun and not yet answered, so that a drain reads one consistent number.
+  //
+  // try_*: for whoever found the version in a published table; false once it drains (look into the new table). seq_cst
+  // partners with begin_drain: either the drain sees the handle or the taker sees the drain.
+  bool try_retain() { return try_add(kHandle); }
   // For whoever holds a handle already.
-  void retain() { handles_.fetch_add(1, std::memory_order_relaxed); }
-  // Touches nothing of the version after the decrement: the drainer may have destroyed it by then.
-  void release() {
-    if (handles_.fetch_sub(1, std::memory_order_seq_cst) == (kDraining | 1)) idle.ring_all();
-  }
-  void begin_drain() { handles_.fetch_or(kDraining, std::memory_order_seq_cst); }
-  bool draining() const { return (handles_.load(std::memory_order_seq_cst) & kDraining) != 0; }
-  std::int64_t handles() const { return handles_.load(std::memory_order_seq_cst) & ~kDraining; }
+  void retain() { word_.fetch_add(kHandle, std::memory_order_relaxed); }
+  void release() { subtract(kHandle); }
+
+  // A request's handle, and one answer owed. Given back by abandon (it was refused), or by answered and release.
+  bool try_begin_request() { return try_add(kHandle + kUnanswered); }
+  void abandon_request() { subtract(kHandle + kUnanswered); }
+  // Final responses of `requests` requests were delivered.
+  void answered(std::int64_t requests) { subtract(requests * kUnanswered); }
+  // The same, and gives the caller's own handle back.
+  void answered_and_release(std::int64_t requests) { subtract(requests * kUnanswered + kHandle); }
+
+  void begin_drain() { word_.fetch_or(kDraining, std::memory_order_seq_cst); }
+  bool draining() const { return (word_.load(std::memory_order_seq_cst) & kDraining) != 0; }
+  std::int64_t handles() const { return word_.load(std::memory_order_seq_cst) & (kUnanswered - 1); }
+  std::int64_t unanswered() const { return (word_.load(std::memory_order_seq_cst) & (kDraining - 1)) / kUnanswered; }
 
   // An owner cancelled a request that may still wait: it is to be answered soon, not when an instance is free.
   virtual void notice_cancel() {}
 
-  // Rung when a draining version's count reaches zero. One for the process, so that it outlives every version.
+  // Rung when a draining version's counts fall. One for the process, so that it outlives every version.
   static inline Doorbell idle;
 
  protected:
   ~ServedVersion() = default;
 
  private:
+  static constexpr std::int64_t kHandle = 1;                         // bits 0..30
+  static constexpr std::int64_t kUnanswered = std::int64_t{1} << 31;  // bits 31..61
   static constexpr std::int64_t kDraining = std::int64_t{1} << 62;
-  std::atomic<std::int64_t> handles_{0};
+
+  bool try_add(std::int64_t what) {
+    if ((word_.fetch_add(what, std::memory_order_seq_cst) & kDraining) == 0) return true;
+    subtract(what);
+    return false;
+  }
+  // Touches nothing of the version after the subtraction: the drainer may have destroyed it by then.
+  void subtract(std::int64_t what) {
+    if ((word_.fetch_sub(what, std::memory_order_seq_cst) & kDraining) != 0) idle.ring_all();
+  }
+
+  alignas(kCacheLine) std::atomic<std::int64_t> word_{0};
 };
 
 }  // namespace fastserve

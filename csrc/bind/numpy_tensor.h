@@ -8,6 +8,7 @@
 
 #include "batch/request.h"
 #include "base/status.h"
+#include "tensor/signature.h"
 #include "tensor/tensor.h"
 
 namespace fastserve::bind {

@@ -16,52 +16,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string_view>
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "codec/http1_head.h"
 #include "codec/out_message.h"
 #include "codec/write_queue.h"
 #include "memory/byte_buffer.h"
 
 namespace fastserve {
-
-// Limits against hostile peers (S6). Each is inclusive: `limit` passes, `limit` + 1 is refused with the code named.
-struct Http1Limits {
-  std::size_t line_bytes = 8 * 1024;             // method SP target SP version, no CRLF: 414
-  std::size_t header_bytes = 16 * 1024;          // sum of name + value + 4 (": " and CRLF), trailers too: 431
-  std::size_t headers = 64;                      // trailers counted too: 431
-  std::size_t body_bytes = 64 * 1024 * 1024;     // 413
-  std::size_t chunks = 65'536;                   // per request; one-byte chunks cost CPU, not memory: 413
-  std::size_t chunk_extension_bytes = 256;       // per request, names and values: 400
-  std::size_t held_bytes = 256 * 1024;           // pipelined input kept unparsed until wants_input() turns false
-  Nanos head_timeout_ns = 10 * kSecond;          // first byte of a request to the end of its head: 408
-  Nanos body_timeout_ns = 30 * kSecond;          // between two pieces of a body: 408
-  Nanos idle_timeout_ns = 120 * kSecond;         // between requests: closed without a word
-};
-
-struct Http1Header {
-  std::string_view name;
-  std::string_view value;
-};
-
-// The head of a request. All views are valid until on_request returns.
-struct Http1Head {
-  std::string_view method;  // "GET": upper case, one that llhttp knows (others get 501 from the session)
-  std::string_view target;  // as sent (percent-encoded), absolute-form reduced to path and query
-  std::string_view path;    // starts with '/', or is "*" (OPTIONS only)
-  std::string_view query;   // without '?'; empty when there is none
-  std::span<const Http1Header> headers;         // in order, names as sent, values without surrounding blanks
-  std::optional<std::uint64_t> content_length;  // nullopt: chunked or no body
-  bool chunked = false;
-  bool keep_alive = true;
-  int minor_version = 1;  // HTTP/1.x
-
-  // The first header of that name (any case), nullopt when there is none. `name` in lower case.
-  std::optional<std::string_view> header(std::string_view name) const;
-};
 
 // Implemented by the front end. May call respond*() on the session, must not feed or destroy it.
 class Http1Events {
@@ -76,8 +41,9 @@ class Http1Events {
   virtual void on_body(std::span<const std::byte> piece) = 0;  // valid during the call
   // The request is complete (a request without body: right after on_request). Not called once it was answered.
   virtual void on_end() = 0;
-  // The connection ends with this HTTP status (0: the client closed in the middle of a request). An open, unanswered
-  // request is gone: the session answered in its place. No request may be open (a bad request line).
+  // The connection ends with this HTTP status. An open request is gone: the session answered in its place, or, when a
+  // response had begun, cut it off. No request may be open (a bad request line). 0: the client closed in the middle of the
+  // open request.
   virtual void on_error(int http_status, std::string_view reason) = 0;
 };
 
@@ -88,20 +54,23 @@ class Http1Session {
   Http1Session(const Http1Session&) = delete;
   Http1Session& operator=(const Http1Session&) = delete;
 
-  // Bytes from the socket; `now` is for the timeouts. INVALID_ARGUMENT after a framing error (the answer is queued and
-  // want_close() follows); later input is dropped, OK.
+  // Bytes from the socket; `now` is for the timeouts (the clock of an untouched connection starts with an empty feed()).
+  // INVALID_ARGUMENT at a framing error (the answer is queued and want_close() follows); later input is dropped, OK.
   Status feed(std::span<const std::byte> input, Nanos now);
   // Parses what was held while a request was open. Call after a response was completed outside of an event.
   Status resume(Nanos now);
-  // The client sent FIN. A request that is being answered still gets its response (half-closed clients), a half-received
-  // one is reported with on_error(0, ...); want_close() follows when nothing is left to send.
+  // The client sent FIN. Requests that came whole still get their responses (half-closed clients; call resume() after each,
+  // as ever), a half-received one is reported with on_error(0, ...); want_close() follows when nothing is left to send.
   void end_of_input();
   bool wants_input() const;  // false: stop reading the socket (pipelined requests wait)
 
-  // --- the response to the open request: either respond(), or respond_begin(), respond_chunk()*, respond_end().
+  // --- the response to the open request: either respond(), or respond_begin(), respond_chunk()*, respond_end(). Without an
+  // open request all of them do nothing (a completion may come after an error). It may come before the request is complete:
+  // the rest of the body is then read and dropped (the connection closes when the client waits for 100 Continue).
   // Content-Length, Transfer-Encoding and Connection are the session's: such headers in `headers` are dropped, but
   // "connection: close" closes, and "content-length" in respond_begin (or for HEAD) is kept. CR, LF and NUL inside a name
   // or value become blanks. No body is written for HEAD, 1xx, 204, 304.
+  // `body` is left empty, with the capacity of an earlier one, so that the caller can encode the next answer into it.
   void respond(int status, std::span<const Http1Header> headers, OutMessage&& body);
   void respond(int status, std::span<const Http1Header> headers, std::string_view body);
   // Streaming. Chunked; with a content-length header, that many raw bytes (more are cut off; fewer close the connection);
@@ -119,7 +88,8 @@ class Http1Session {
   // Moves what is to be sent behind what the queue holds.
   void write(WriteQueue& queue);
   bool has_output() const;
-  // Everything was given to write() and the connection ends there: close when the WriteQueue is empty.
+  // Everything was given to write() and the connection ends there: close when the WriteQueue is empty. The client may still
+  // be sending (413): shut the sending side down and read on for a moment, or the reset eats the answer.
   bool want_close() const;
 
   // When expire() is to be called; kNever while the front end works on a request.

@@ -204,14 +204,14 @@ Status read_elements(JsonReader& reader, Scratch& scratch, std::int64_t elements
 
 }  // namespace
 
-std::string_view echo(std::string_view text) {
+std::string_view excerpt(std::string_view text) {
   if (text.size() <= kEchoBytes) return text;
   std::size_t size = kEchoBytes;
   while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xC0) == 0x80) --size;
   return text.substr(0, size);
 }
 
-std::string input_field(std::string_view name) { return "inputs[\"" + std::string(echo(name)) + "\"]"; }
+std::string input_field(std::string_view name) { return "inputs[\"" + std::string(excerpt(name)) + "\"]"; }
 
 Status read_json_tensor(JsonReader& reader, Scratch& scratch, TensorView& input) {
   const auto elements = input.shape.elements();

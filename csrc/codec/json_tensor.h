@@ -22,6 +22,6 @@ Status read_json_tensor(JsonReader& reader, Scratch& scratch, TensorView& input)
 // `inputs["x"]`, the name cut at 128 bytes: errors do not amplify what a client sent.
 std::string input_field(std::string_view name);
 // At most 128 bytes of `text`, cut between characters.
-std::string_view echo(std::string_view text);
+std::string_view excerpt(std::string_view text);
 
 }  // namespace fastserve

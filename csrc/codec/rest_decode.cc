@@ -29,7 +29,7 @@ Status parse_header_length(std::string_view text, std::size_t body_bytes, std::s
   const bool whole = error == std::errc{} && end == text.data() + text.size();
   if (!whole || value < 0 || static_cast<std::uint64_t>(value) > body_bytes) {
     return invalid_argument("inference header size should be in range (0, " + std::to_string(body_bytes) +
-                            "), got: " + std::string(echo(text)) + ". Inference-Header-Content-Length");
+                            "), got: " + std::string(excerpt(text)) + ". Inference-Header-Content-Length");
   }
   out = static_cast<std::size_t>(value);
   return Status::ok();
@@ -46,8 +46,9 @@ class RestDecoder {
     reader_.finish();
     FS_RETURN_IF_ERROR(reader_.status());
     if (!inputs_given_) return invalid_argument("inputs: missing, want an array of tensors");
+    apply_binary_default();
     if (!binary_.empty()) {
-      return invalid_argument("unexpected additional input data for model '" + std::string(echo(out_.model_name)) +
+      return invalid_argument("unexpected additional input data for model '" + std::string(excerpt(out_.model_name)) +
                               "': got " + std::to_string(binary_.size()) + " bytes behind the last binary input");
     }
     return Status::ok();
@@ -63,7 +64,12 @@ class RestDecoder {
     unsigned seen = 0;
     std::size_t data_at = 0;     // where "data" starts, when it came before name, shape or datatype
     bool data_waits = false;
-    std::string field;           // for messages: inputs[2], inputs["x"] once the name is known
+    std::size_t position = 0;
+
+    // The path for messages: inputs[2], or inputs["x"] once the name is known. Only called on errors.
+    std::string field() const {
+      return (seen & kName) != 0 ? input_field(view.name) : "inputs[" + std::to_string(position) + "]";
+    }
   };
 
   Status wrong(const std::string& field, std::string_view want) {
@@ -73,8 +79,9 @@ class RestDecoder {
   }
   static Status twice(const std::string& field) { return invalid_argument(field + ": given twice"); }
 
-  Status read_text(const std::string& field, std::string_view& out) {
-    if (reader_.peek() != JsonReader::Kind::kString) return wrong(field, "a string");
+  template <class Field>
+  Status read_text(Field field, std::string_view& out) {
+    if (reader_.peek() != JsonReader::Kind::kString) return wrong(field(), "a string");
     JsonString text;
     if (reader_.read_string(text)) out = JsonReader::decode(text, out_.scratch);
     return reader_.status();
@@ -88,7 +95,7 @@ class RestDecoder {
 
   Status member(std::string_view key, unsigned& seen) {
     if (key == "id") {
-      return first_time(seen, kId) ? read_text("id", out_.id) : twice("id");
+      return first_time(seen, kId) ? read_text([] { return std::string("id"); }, out_.id) : twice("id");
     }
     if (key == "inputs") return first_time(seen, kInputs) ? read_inputs() : twice("inputs");
     if (key == "outputs") return first_time(seen, kOutputs) ? read_outputs() : twice("outputs");
@@ -115,8 +122,8 @@ class RestDecoder {
 
   Status read_input() {
     Draft draft;
-    draft.field = "inputs[" + std::to_string(out_.inputs.size()) + "]";
-    if (reader_.peek() != JsonReader::Kind::kObject) return wrong(draft.field, "an object");
+    draft.position = out_.inputs.size();
+    if (reader_.peek() != JsonReader::Kind::kObject) return wrong(draft.field(), "an object");
     reader_.enter_object();
     for (JsonString key; reader_.next_key(key);) FS_RETURN_IF_ERROR(input_member(key.raw, draft));
     FS_RETURN_IF_ERROR(reader_.status());
@@ -127,43 +134,43 @@ class RestDecoder {
 
   Status input_member(std::string_view key, Draft& draft) {
     if (key == "name") {
-      if (!first_time(draft.seen, kName)) return twice(draft.field + ".name");
-      FS_RETURN_IF_ERROR(read_text(draft.field + ".name", draft.view.name));
-      draft.field = input_field(draft.view.name);
+      if ((draft.seen & kName) != 0) return twice(draft.field() + ".name");
+      FS_RETURN_IF_ERROR(read_text([&] { return draft.field() + ".name"; }, draft.view.name));
+      draft.seen |= kName;
       return Status::ok();
     }
     if (key == "shape") {
-      return first_time(draft.seen, kShape) ? read_shape(draft) : twice(draft.field + ".shape");
+      return first_time(draft.seen, kShape) ? read_shape(draft) : twice(draft.field() + ".shape");
     }
     if (key == "datatype") {
-      return first_time(draft.seen, kDatatype) ? read_datatype(draft) : twice(draft.field + ".datatype");
+      return first_time(draft.seen, kDatatype) ? read_datatype(draft) : twice(draft.field() + ".datatype");
     }
     if (key == "parameters") {
-      if (!first_time(draft.seen, kParameters)) return twice(draft.field + ".parameters");
-      return read_input_parameters(reader_, draft.field, draft.parameters);
+      if (!first_time(draft.seen, kParameters)) return twice(draft.field() + ".parameters");
+      return read_input_parameters(reader_, [&] { return draft.field(); }, draft.parameters);
     }
-    if (key == "data") return first_time(draft.seen, kData) ? read_data(draft) : twice(draft.field + ".data");
+    if (key == "data") return first_time(draft.seen, kData) ? read_data(draft) : twice(draft.field() + ".data");
     reader_.skip_value();
     return reader_.status();
   }
 
   Status read_shape(Draft& draft) {
-    const std::string field = draft.field + ".shape";
-    if (reader_.peek() != JsonReader::Kind::kArray) return wrong(field, "an array of integers");
+    const auto field = [&] { return draft.field() + ".shape"; };
+    if (reader_.peek() != JsonReader::Kind::kArray) return wrong(field(), "an array of integers");
     reader_.enter_array();
     while (reader_.next_element()) {
       const std::size_t i = draft.view.shape.rank();
       if (i == kMaxRank) {
-        return invalid_argument(field + ": got more than " + std::to_string(kMaxRank) + " dimensions, want " +
+        return invalid_argument(field() + ": got more than " + std::to_string(kMaxRank) + " dimensions, want " +
                                 std::to_string(kMaxRank) + " or fewer");
       }
-      const std::string at = field + "[" + std::to_string(i) + "]";
-      if (reader_.peek() != JsonReader::Kind::kNumber) return wrong(at, "an integer");
+      const auto at = [&] { return field() + "[" + std::to_string(i) + "]"; };
+      if (reader_.peek() != JsonReader::Kind::kNumber) return wrong(at(), "an integer");
       JsonNumber number;
       if (!reader_.read_number(number)) break;
       const auto dim = number.as_int64();
       if (!dim || *dim < 0) {
-        return invalid_argument(at + ": got " + std::string(number.text) + ", want an integer of 0 or more");
+        return invalid_argument(at() + ": got " + std::string(number.text) + ", want an integer of 0 or more");
       }
       draft.view.shape.push_back(*dim);
     }
@@ -172,10 +179,10 @@ class RestDecoder {
 
   Status read_datatype(Draft& draft) {
     std::string_view name;
-    FS_RETURN_IF_ERROR(read_text(draft.field + ".datatype", name));
+    FS_RETURN_IF_ERROR(read_text([&] { return draft.field() + ".datatype"; }, name));
     const auto dtype = parse_dtype(name);
     if (!dtype) {
-      return invalid_argument(draft.field + ".datatype: got '" + std::string(echo(name)) +
+      return invalid_argument(draft.field() + ".datatype: got '" + std::string(excerpt(name)) +
                               "', want BOOL, UINT8..UINT64, INT8..INT64, FP16, BF16, FP32, FP64 or BYTES");
     }
     draft.view.dtype = *dtype;
@@ -195,16 +202,16 @@ class RestDecoder {
   // All keys were seen: what is missing, the data that had to wait, the binary slice.
   Status complete(Draft& draft) {
     for (const auto& [bit, name] : {std::pair{kName, "name"}, {kShape, "shape"}, {kDatatype, "datatype"}}) {
-      if ((draft.seen & bit) == 0) return invalid_argument(draft.field + "." + name + ": missing");
+      if ((draft.seen & bit) == 0) return invalid_argument(draft.field() + "." + name + ": missing");
     }
     const bool data = (draft.seen & kData) != 0;
     if (const auto size = draft.parameters.binary_data_size) {
       if (data) {
-        return invalid_argument(draft.field + ": got both data and parameters.binary_data_size, want one of them");
+        return invalid_argument(draft.field() + ": got both data and parameters.binary_data_size, want one of them");
       }
       return take_binary(draft, *size);
     }
-    if (!data) return invalid_argument(draft.field + ".data: missing, and there is no parameters.binary_data_size");
+    if (!data) return invalid_argument(draft.field() + ".data: missing, and there is no parameters.binary_data_size");
     if (!draft.data_waits) return Status::ok();
     const std::size_t behind = reader_.position();
     reader_.rewind(draft.data_at);
@@ -215,9 +222,9 @@ class RestDecoder {
 
   Status take_binary(Draft& draft, std::int64_t size) {
     const auto words = [&] {
-      return "unexpected size for input '" + std::string(echo(draft.view.name)) + "', expecting " +
-             std::to_string(size) + " additional bytes for model '" + std::string(echo(out_.model_name)) + "'. " +
-             draft.field + ".parameters.binary_data_size: got " + std::to_string(size) + ", ";
+      return "unexpected size for input '" + std::string(excerpt(draft.view.name)) + "', expecting " +
+             std::to_string(size) + " additional bytes for model '" + std::string(excerpt(out_.model_name)) + "'. " +
+             draft.field() + ".parameters.binary_data_size: got " + std::to_string(size) + ", ";
     };
     if (!has_header_) {
       return invalid_argument(words() + "but the request has no header Inference-Header-Content-Length");
@@ -243,14 +250,69 @@ class RestDecoder {
     return reader_.status();
   }
 
-  Status read_output();
+  Status read_output() {
+    RequestedOutput output;
+    RestOutputParameters parameters;
+    unsigned seen = 0;
+    const auto field = [&] {
+      return "outputs[" + (output.name.empty() ? std::to_string(out_.requested_outputs.size())
+                                               : "\"" + std::string(excerpt(output.name)) + "\"") + "]";
+    };
+    if (reader_.peek() != JsonReader::Kind::kObject) return wrong(field(), "an object");
+    reader_.enter_object();
+    for (JsonString key; reader_.next_key(key);) {
+      if (key.raw == "name") {
+        if (!first_time(seen, kName)) return twice(field() + ".name");
+        FS_RETURN_IF_ERROR(read_text([&] { return field() + ".name"; }, output.name));
+      } else if (key.raw == "parameters") {
+        if (!first_time(seen, kParameters)) return twice(field() + ".parameters");
+        FS_RETURN_IF_ERROR(read_output_parameters(reader_, field, parameters));
+      } else {
+        reader_.skip_value();
+      }
+    }
+    FS_RETURN_IF_ERROR(reader_.status());
+    if ((seen & kName) == 0) return invalid_argument(field() + ".name: missing");
+    output.classification = parameters.classification;
+    output.binary = parameters.binary_data.value_or(false);
+    if (parameters.binary_data) chosen_ |= std::uint64_t{1} << out_.requested_outputs.size();
+    out_.requested_outputs.push_back(output);
+    return Status::ok();
+  }
+
+  // binary_data_output holds for the outputs that did not choose for themselves.
+  void apply_binary_default() {
+    const bool binary = wants_binary_output(out_);
+    for (std::size_t i = 0; binary && i < out_.requested_outputs.size(); ++i) {
+      if ((chosen_ >> i & 1) == 0) out_.requested_outputs[i].binary = true;
+    }
+  }
 
   JsonReader reader_;
   std::span<const std::byte> binary_;  // what no input took yet
   const bool has_header_;
   bool inputs_given_ = false;
+  std::uint64_t chosen_ = 0;  // bit i: output i said binary_data itself
   Request& out_;
 };
 
+static_assert(kRestInputs <= 64, "RestDecoder::chosen_ has a bit for each output");
+
 }  // namespace
+
+Status decode_rest_infer(std::span<const std::byte> body, std::optional<std::string_view> header_length, Request& out,
+                         RestForm& form) {
+  std::size_t json_bytes = body.size();
+  form = RestForm::kJson;
+  if (header_length) {
+    FS_RETURN_IF_ERROR(parse_header_length(*header_length, body.size(), json_bytes));
+    if (json_bytes == 0) {
+      form = RestForm::kRaw;
+      return Status::ok();
+    }
+  }
+  RestDecoder decoder(body.first(json_bytes), body.subspan(json_bytes), header_length.has_value(), out);
+  return decoder.run();
+}
+
 }  // namespace fastserve

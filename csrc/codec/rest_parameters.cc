@@ -13,50 +13,45 @@ constexpr std::string_view kReservedPrefix = "triton_";
 bool is_shared_memory(std::string_view name) { return name.starts_with("shared_memory_"); }
 
 std::string parameter_field(const std::string& owner, std::string_view name) {
-  return owner + (owner.empty() ? "" : ".") + "parameters[\"" + std::string(echo(name)) + "\"]";
+  return owner + (owner.empty() ? "" : ".") + "parameters[\"" + std::string(excerpt(name)) + "\"]";
 }
 
 Status duplicate_key(const std::string& field) { return invalid_argument(field + ": given twice"); }
 
-// A bare number of at most 64 characters, or the kind of what stands there.
-Status wrong_value(JsonReader& reader, const std::string& field, std::string_view want) {
-  const auto kind = reader.peek();
-  const std::size_t start = reader.position();
+// What stands at the cursor is of the wrong type. Numbers are echoed.
+Status wrong_value(JsonReader& reader, const std::string& field, const std::string& want) {
   std::string got = "another type";
-  if (kind == JsonReader::Kind::kNumber) {
-    JsonNumber number;
-    if (reader.read_number(number)) got = number.text;
-    reader.rewind(start);
-  }
+  const auto kind = reader.peek();
+  JsonNumber number;
   if (kind == JsonReader::Kind::kInvalid) reader.fail("expected a value");
+  if (kind == JsonReader::Kind::kNumber && reader.read_number(number)) got = number.text;
   if (!reader.ok()) return reader.status();
-  return invalid_argument(field + ": got " + got + ", want " + std::string(want));
+  return invalid_argument(field + ": got " + got + ", want " + want);
 }
 
-Status read_boolean(JsonReader& reader, const std::string& field, bool& out) {
+Status read_boolean(JsonReader& reader, OwnerPath field, bool& out) {
   const auto kind = reader.peek();
   if (kind != JsonReader::Kind::kTrue && kind != JsonReader::Kind::kFalse) {
-    return wrong_value(reader, field, "true or false");
+    return wrong_value(reader, field(), "true or false");
   }
   reader.read_bool(out);
   return reader.status();
 }
 
-Status read_integer(JsonReader& reader, const std::string& field, std::int64_t low, std::int64_t high,
-                    std::int64_t& out) {
-  const std::string want = "an integer in " + std::to_string(low) + ".." + std::to_string(high);
-  if (reader.peek() != JsonReader::Kind::kNumber) return wrong_value(reader, field, want);
+Status read_integer(JsonReader& reader, OwnerPath field, std::int64_t low, std::int64_t high, std::int64_t& out) {
+  const auto want = [&] { return "an integer in " + std::to_string(low) + ".." + std::to_string(high); };
+  if (reader.peek() != JsonReader::Kind::kNumber) return wrong_value(reader, field(), want());
   JsonNumber number;
   if (!reader.read_number(number)) return reader.status();
   const auto value = number.as_int64();
   if (!value || *value < low || *value > high) {
-    return invalid_argument(field + ": got " + std::string(number.text) + ", want " + want);
+    return invalid_argument(field() + ": got " + std::string(number.text) + ", want " + want());
   }
   out = *value;
   return Status::ok();
 }
 
-Status read_number_value(JsonReader& reader, const std::string& field, Parameter& out) {
+Status read_number_value(JsonReader& reader, OwnerPath field, Parameter& out) {
   JsonNumber number;
   if (!reader.read_number(number)) return reader.status();
   if (const auto i = number.as_int64()) {
@@ -66,12 +61,12 @@ Status read_number_value(JsonReader& reader, const std::string& field, Parameter
   } else if (const auto d = number.integral ? std::nullopt : number.as_double()) {
     out.value = *d;
   } else {
-    return invalid_argument(field + ": got " + std::string(number.text) + ", want a number that 64 bits hold");
+    return invalid_argument(field() + ": got " + std::string(number.text) + ", want a number that 64 bits hold");
   }
   return Status::ok();
 }
 
-Status read_value(JsonReader& reader, const std::string& field, Scratch& scratch, Parameter& out) {
+Status read_value(JsonReader& reader, OwnerPath field, Scratch& scratch, Parameter& out) {
   switch (reader.peek()) {
     case JsonReader::Kind::kTrue:
     case JsonReader::Kind::kFalse: return read_boolean(reader, field, out.value.emplace<bool>());
@@ -81,7 +76,7 @@ Status read_value(JsonReader& reader, const std::string& field, Scratch& scratch
       if (reader.read_string(text)) out.value = JsonReader::decode(text, scratch);
       return reader.status();
     }
-    default: return wrong_value(reader, field, "a boolean, a number or a string");
+    default: return wrong_value(reader, field(), "a boolean, a number or a string");
   }
 }
 
@@ -89,36 +84,41 @@ Status read_request_parameter(JsonReader& reader, std::string_view name, Request
   const auto field = [&] { return parameter_field("", name); };
   std::int64_t number = 0;
   if (name == "priority") {
-    FS_RETURN_IF_ERROR(read_integer(reader, field(), 0, std::numeric_limits<std::uint32_t>::max(), number));
+    FS_RETURN_IF_ERROR(read_integer(reader, field, 0, std::numeric_limits<std::uint32_t>::max(), number));
     out.priority = static_cast<std::uint32_t>(number);
     return Status::ok();
   }
   if (name == "timeout") {
-    FS_RETURN_IF_ERROR(read_integer(reader, field(), 0, kNever / kMicrosecond, number));
+    FS_RETURN_IF_ERROR(read_integer(reader, field, 0, kNever / kMicrosecond, number));
     out.queue_timeout_ns = number * kMicrosecond;
     return Status::ok();
   }
-  if (name.starts_with(kReservedPrefix)) {
+  if (name.starts_with(kReservedPrefix) && name != "triton_enable_empty_final_response") {
     return invalid_argument(field() + ": parameter keys starting with 'triton_' are reserved");
   }
   Parameter& parameter = out.parameters.emplace_back();
   parameter.name = name;
-  FS_RETURN_IF_ERROR(read_value(reader, field(), out.scratch, parameter));
+  FS_RETURN_IF_ERROR(read_value(reader, field, out.scratch, parameter));
   if (name == "binary_data_output" && !std::holds_alternative<bool>(parameter.value)) {
     return invalid_argument(field() + ": got another type, want true or false");
   }
   return Status::ok();
 }
 
-// Walks an object; `read(name)` reads one value or skips it.
+// Walks an object; `read(key)` reads one value or skips it.
 template <class Read>
-Status each_parameter(JsonReader& reader, const std::string& owner, Read read) {
+Status each_parameter(JsonReader& reader, OwnerPath owner, Read read) {
   if (reader.peek() != JsonReader::Kind::kObject) {
-    return wrong_value(reader, owner + (owner.empty() ? "parameters" : ".parameters"), "an object");
+    const std::string path = owner();
+    return wrong_value(reader, path + (path.empty() ? "parameters" : ".parameters"), "an object");
   }
   reader.enter_object();
   for (JsonString key; reader.next_key(key);) FS_RETURN_IF_ERROR(read(key));
   return reader.status();
+}
+
+bool has_parameter(const Request& request, std::string_view name) {
+  return std::ranges::any_of(request.parameters, [&](const Parameter& p) { return p.name == name; });
 }
 
 }  // namespace
@@ -126,44 +126,53 @@ Status each_parameter(JsonReader& reader, const std::string& owner, Read read) {
 Status read_request_parameters(JsonReader& reader, Request& out) {
   bool priority = false;
   bool timeout = false;
-  return each_parameter(reader, "", [&](const JsonString& key) {
+  return each_parameter(reader, [] { return std::string(); }, [&](const JsonString& key) {
     const std::string_view name = JsonReader::decode(key, out.scratch);
     const bool again = name == "priority" ? std::exchange(priority, true)
                        : name == "timeout" ? std::exchange(timeout, true)
-                                           : std::ranges::any_of(out.parameters, [&](const Parameter& p) { return p.name == name; });
+                                           : has_parameter(out, name);
     return again ? duplicate_key(parameter_field("", name)) : read_request_parameter(reader, name, out);
   });
 }
 
-Status read_input_parameters(JsonReader& reader, const std::string& owner, RestInputParameters& out) {
+Status read_input_parameters(JsonReader& reader, OwnerPath owner, RestInputParameters& out) {
   return each_parameter(reader, owner, [&](const JsonString& key) {
-    const auto field = [&] { return parameter_field(owner, key.raw); };
+    const auto field = [&] { return parameter_field(owner(), key.raw); };
     if (is_shared_memory(key.raw)) return unimplemented(field() + ": shared memory over REST is not supported yet");
     if (key.raw != "binary_data_size") {
       reader.skip_value();
       return reader.status();
     }
     if (out.binary_data_size) return duplicate_key(field());
-    return read_integer(reader, field(), 0, std::numeric_limits<std::int64_t>::max(), out.binary_data_size.emplace(0));
+    return read_integer(reader, field, 0, std::numeric_limits<std::int64_t>::max(), out.binary_data_size.emplace(0));
   });
 }
 
-Status read_output_parameters(JsonReader& reader, const std::string& owner, RestOutputParameters& out) {
+Status read_output_parameters(JsonReader& reader, OwnerPath owner, RestOutputParameters& out) {
   bool classified = false;
   return each_parameter(reader, owner, [&](const JsonString& key) {
-    const auto field = [&] { return parameter_field(owner, key.raw); };
+    const auto field = [&] { return parameter_field(owner(), key.raw); };
     if (is_shared_memory(key.raw)) return unimplemented(field() + ": shared memory over REST is not supported yet");
     if (key.raw == "binary_data") {
       if (out.binary_data) return duplicate_key(field());
-      return read_boolean(reader, field(), out.binary_data.emplace(false));
+      return read_boolean(reader, field, out.binary_data.emplace(false));
     }
     if (key.raw == "classification") {
       if (std::exchange(classified, true)) return duplicate_key(field());
-      return read_integer(reader, field(), 1, std::numeric_limits<std::int32_t>::max(), out.classification);
+      return read_integer(reader, field, 1, std::numeric_limits<std::int32_t>::max(), out.classification);
     }
     reader.skip_value();
     return reader.status();
   });
+}
+
+bool wants_binary_output(const Request& request) {
+  for (const Parameter& parameter : request.parameters) {
+    if (parameter.name != "binary_data_output") continue;
+    const bool* value = std::get_if<bool>(&parameter.value);
+    return value != nullptr && *value;
+  }
+  return false;
 }
 
 }  // namespace fastserve

@@ -1,9 +1,9 @@
 // The "parameters" objects of a REST infer request: of the request, an input, an output.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "base/status.h"
 #include "batch/request.h"
@@ -16,16 +16,32 @@ namespace fastserve {
 // "triton_" are reserved. binary_data_output must be a boolean.
 Status read_request_parameters(JsonReader& reader, Request& out);
 
+// The path of the owner of parameters, for messages: built only when there is one. Borrows the callable.
+class OwnerPath {
+ public:
+  template <class F>
+  OwnerPath(const F& path)  // NOLINT(google-explicit-constructor): made for lambdas in a call
+      : object_(&path), call_([](const void* object) { return std::string((*static_cast<const F*>(object))()); }) {}
+  std::string operator()() const { return call_(object_); }
+
+ private:
+  const void* object_;
+  std::string (*call_)(const void*);
+};
+
 struct RestInputParameters {
   std::optional<std::int64_t> binary_data_size;  // >= 0
 };
-// `field`: the path of the input or output, for messages. Unknown parameters are skipped, shared memory is UNIMPLEMENTED.
-Status read_input_parameters(JsonReader& reader, const std::string& field, RestInputParameters& out);
+// Unknown parameters are skipped, shared memory is UNIMPLEMENTED.
+Status read_input_parameters(JsonReader& reader, OwnerPath owner, RestInputParameters& out);
 
 struct RestOutputParameters {
   std::optional<bool> binary_data;
   std::int64_t classification = 0;
 };
-Status read_output_parameters(JsonReader& reader, const std::string& field, RestOutputParameters& out);
+Status read_output_parameters(JsonReader& reader, OwnerPath owner, RestOutputParameters& out);
+
+// The request's binary_data_output.
+bool wants_binary_output(const Request& request);
 
 }  // namespace fastserve

@@ -10,31 +10,29 @@
 The import is light: no gRPC, no event loop, no OpenVINO; a backend is opened when the first model needs it.
 """
 
-from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
-from importlib.metadata import version as _version
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from fastserve.engine import Engine, Model, Tensor
-from fastserve.errors import (
-    AlreadyExists,
-    Cancelled,
-    DeadlineExceeded,
-    FailedPrecondition,
-    FastserveError,
-    Internal,
-    InvalidArgument,
-    NotFound,
-    OutOfRange,
-    PermissionDenied,
-    ResourceExhausted,
-    Unauthenticated,
-    Unavailable,
-    Unimplemented,
-)
+if _TYPE_CHECKING:
+    from fastserve.engine import Engine, Model, Tensor
+    from fastserve.errors import (
+        AlreadyExists,
+        Cancelled,
+        DeadlineExceeded,
+        FailedPrecondition,
+        FastserveError,
+        Internal,
+        InvalidArgument,
+        NotFound,
+        OutOfRange,
+        PermissionDenied,
+        ResourceExhausted,
+        Unauthenticated,
+        Unavailable,
+        Unimplemented,
+    )
 
-try:
-    __version__ = _version("fastserve")
-except _PackageNotFoundError:  # a source tree that is not installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = [
     "AlreadyExists",
@@ -56,3 +54,31 @@ __all__ = [
     "Unimplemented",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Names on first use: the command line shows its help without numpy and without the engine."""
+    if name == "__version__":
+        value: object = _installed_version()
+    elif name in {"engine", "errors"}:
+        return _import_module(f"fastserve.{name}")
+    elif name in __all__:
+        module = "engine" if name in {"Engine", "Model", "Tensor"} else "errors"
+        value = getattr(_import_module(f"fastserve.{module}"), name)
+    else:
+        raise AttributeError(f"module 'fastserve' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fastserve")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "0+unknown"

@@ -73,5 +73,5 @@ def enum_type(full_name: str) -> Any:
 
 
 def method(path: str) -> Any:
-    """The MethodDescriptor of a gRPC path, for instance `/inference.GRPCInferenceService/ServerLive`. KeyError: no such method."""
+    """The MethodDescriptor of a gRPC path ("/inference.GRPCInferenceService/ServerLive"). KeyError: no such method."""
     return _pool().FindMethodByName(path.strip("/").replace("/", "."))

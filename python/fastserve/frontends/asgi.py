@@ -1,7 +1,7 @@
 """HttpCall -> ASGI 3: any ASGI application answers the HTTP requests that are not inference.
 
-A response whose body comes in one piece is sent with its length; one in several pieces is streamed. Application errors become
-500 with a JSON body that says nothing of the inside; the traceback goes to the log.
+A response whose body comes in one piece is sent with its length; one in several pieces is streamed. Application
+errors become 500 with a JSON body that says nothing of the inside; the traceback goes to the log.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from fastserve._io import HttpCall
 
 log = logging.getLogger("fastserve.http")
+access_log = logging.getLogger("fastserve.access")  # one line per request, where somebody turned it on
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -83,11 +84,13 @@ def _scope(call: HttpCall, server: tuple[str, int] | None, state: dict[str, Any]
 
 
 async def _run(app: App, scope: dict[str, Any], exchange: _Exchange) -> None:
+    request_id = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"x-request-id"), "")[:128] or None
+    if access_log.isEnabledFor(logging.INFO):
+        access_log.info("%s %s", scope["method"], scope["path"][:256], extra={"request_id": request_id})
     try:
         await app(scope, exchange.receive, exchange.send)
     except Exception:
-        request_id = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"x-request-id"), "")
-        log.exception("%s %s failed", scope["method"], scope["path"][:128], extra={"request_id": request_id[:128]})
+        log.exception("%s %s failed", scope["method"], scope["path"][:128], extra={"request_id": request_id})
         exchange.fail(500, "internal error; the server's log says why")
     except asyncio.CancelledError:
         exchange.fail(503, "the server is shutting down")
@@ -122,19 +125,22 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._head = (message["status"], [(bytes(k), bytes(v)) for k, v in message.get("headers", ())])
             return
-        if message["type"] != "http.response.body" or self.finished or (self._head is None and not self._streaming):
+        if (
+            message["type"] != "http.response.body"
+            or self.finished
+            or (self._head is None and not self._streaming)
+        ):
             raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
         self._write(bytes(message.get("body", b"")), bool(message.get("more_body", False)))
 
     def fail(self, status: int, text: str) -> None:
-        """Answers with an error if nothing has been sent; else ends what was begun."""
+        """Answers with an error if nothing has been sent. What was begun is left without its end: the call is
+        dropped with this object, and the client sees a cut connection instead of a short answer."""
         if self.finished or self._call.cancelled:
             return
         self.finished = True
         self.disconnected.set()
-        if self._streaming:
-            self._call.end()
-        else:
+        if not self._streaming:
             self._call.respond(status, [_JSON], json.dumps({"error": text}).encode())
 
     def _write(self, body: bytes, more: bool) -> None:

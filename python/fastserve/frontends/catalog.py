@@ -1,7 +1,8 @@
 """What the server has, in the words of the Open Inference Protocol and Triton's extensions, as plain data.
 
-Field names are those of protos/ and of Triton's REST bodies alike, so that gRPC builds messages and REST builds JSON from the
-same dictionaries. Reads relaxed counters and short lists: cheap enough for the loop's thread.
+Field names are those of protos/ and of Triton's REST bodies alike, so that gRPC builds messages and REST
+builds JSON from the same dictionaries. Reads relaxed counters and short lists: cheap enough for the loop's
+thread.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastserve import _core
+from fastserve.errors import NotFound
 from fastserve.frontends.names import check_model, check_version
 from fastserve.frontends.served import Served
+from fastserve.lifecycle import ModelState, completed_config
 
 # Of Triton's extension names (core/src/server.cc), those that are really served.
 EXTENSIONS = (
@@ -68,20 +71,10 @@ def statistics(served: Served, model: str, version: str) -> Json:
 
 
 def index(served: Served, ready_only: bool) -> list[Json]:
-    """Every version the engine knows, and models that never got that far with the reason; ordered by name and version."""
-    entries: list[tuple[str, int, Json]] = []
-    for status in served.core.status():
-        entry = {"name": status.model, "version": str(status.version), "state": _INDEX_STATE[status.state]}
-        if status.state == "FAILED":
-            entry["reason"] = status.reason
-        elif status.state == "UNLOADED":
-            entry["reason"] = "unloaded"
-        entries.append((status.model, status.version, entry))
-    known = {name for name, _, _ in entries}
-    for state in served.reconciler.models():
-        if state.name not in known:
-            entries.append((state.name, 0, {"name": state.name, "state": "UNAVAILABLE", "reason": state.reason}))
-    return [e for _, _, e in sorted(entries, key=lambda e: e[:2]) if not ready_only or e["state"] == "READY"]
+    """Every version that is wanted or served, and models that never got that far with the reason; by name and
+    version."""
+    entries = [_index_entry(state) for state in served.reconciler.model_states()]
+    return [e for e in entries if not ready_only or e["state"] == "READY"]
 
 
 def resolve(served: Served, model: str, version: str) -> _core.VersionStatus:
@@ -92,6 +85,24 @@ def resolve(served: Served, model: str, version: str) -> _core.VersionStatus:
 def ready_versions(served: Served, model: str) -> list[_core.VersionStatus]:
     ready = [s for s in served.core.status() if s.model == model and s.state == "READY"]
     return sorted(ready, key=lambda s: s.version)
+
+
+def completed_model_config(served: Served, model: str, version: str) -> Any:
+    """inference.ModelConfig of the version that a request would get now; raises as `resolve` does."""
+    status = resolve(served, model, version)
+    spec = served.reconciler.spec(status.model, status.version)
+    if spec is None:  # unloaded since
+        raise NotFound(f"Request for unknown model: '{model}' is not found")
+    return completed_config(spec, status)
+
+
+def _index_entry(state: ModelState) -> Json:
+    entry = {"name": state.model, "state": _INDEX_STATE[state.state]}
+    if state.version is not None:
+        entry["version"] = str(state.version)
+    if state.state in ("FAILED", "UNLOADED") or state.reason:
+        entry["reason"] = state.reason or "unloaded"
+    return entry
 
 
 def _tensors(specs: Sequence[_core.TensorSpec]) -> list[Json]:

@@ -4,9 +4,10 @@
     async def server_live(request, call):
         return call.response(live=True)
 
-Message classes and whether the answer is a stream come from the service's descriptor. A streaming handler is an async
-generator. Handlers raise `FastserveError` for what the client shall see; anything else is INTERNAL and goes to the log.
-A module of this package whose name ends in `_rpcs` is found by itself: a new method touches one file.
+Message classes and whether the answer is a stream come from the service's descriptor. A streaming handler is
+an async generator. Handlers raise `FastserveError` for what the client shall see; anything else is INTERNAL
+and goes to the log. A module of this package whose name ends in `_rpcs` is found by itself: a new method
+touches one file.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fastserve.errors import FastserveError, InvalidArgument
 from fastserve.frontends.served import Served
 
 log = logging.getLogger("fastserve.grpc")
+access_log = logging.getLogger("fastserve.access")  # one line per call, where somebody turned it on
 
 # gRPC's numbers for what no exception class of ours stands for here.
 CANCELLED, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 4, 12, 13, 14
@@ -42,9 +44,11 @@ class RpcCall:
     metadata: list[tuple[str, bytes]]  # lower-case names
 
     @property
-    def request_id(self) -> str:
-        """The client's `x-request-id`, empty when it sent none."""
-        return next((v.decode("latin-1")[:MAX_ECHO_CHARS] for k, v in self.metadata if k == "x-request-id"), "")
+    def request_id(self) -> str | None:
+        """The client's `x-request-id`, for the log."""
+        return next(
+            (v.decode("latin-1")[:MAX_ECHO_CHARS] for k, v in self.metadata if k == "x-request-id"), None
+        )
 
 
 Handler = Callable[[Any, RpcCall], Awaitable[Any]] | Callable[[Any, RpcCall], AsyncIterator[Any]]
@@ -94,8 +98,8 @@ def _method(path: str, handler: Handler) -> _Method:
 class GrpcRouter:
     """Turns cold calls into tasks and their results into replies. Runs on the loop's thread.
 
-    `on_call` is what IoLoop wants as `on_grpc_call`. Each call is finished exactly once, whatever the handler does, unless the
-    client cancelled it: then its task is cancelled and nothing is sent.
+    `on_call` is what IoLoop wants as `on_grpc_call`. Each call is finished exactly once, whatever the handler
+    does, unless the client cancelled it: then its task is cancelled and nothing is sent.
     """
 
     def __init__(self, served: Served, handlers: Mapping[str, Handler] | None = None) -> None:
@@ -144,6 +148,8 @@ class GrpcRouter:
     async def _serve(self, method: _Method, call: GrpcCall) -> None:
         rpc_call = RpcCall(self._served, method.response, call.metadata)
         limit = asyncio.timeout(call.timeout_seconds)
+        if access_log.isEnabledFor(logging.INFO):
+            access_log.info("gRPC %s", call.path, extra={"request_id": rpc_call.request_id})
         try:
             async with limit:
                 await _answer(method, call, rpc_call)

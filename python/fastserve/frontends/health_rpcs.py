@@ -1,4 +1,5 @@
-"""grpc.health.v1.Health: ready is SERVING. The `service` field is ignored, as Triton does (contracts §2.2)."""
+"""grpc.health.v1.Health: ready is SERVING. The `service` field is ignored, as Triton does (contracts
+§2.2)."""
 
 from __future__ import annotations
 

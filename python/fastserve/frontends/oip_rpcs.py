@@ -7,7 +7,6 @@ from typing import Any
 from fastserve.errors import Unimplemented
 from fastserve.frontends import catalog
 from fastserve.frontends.grpc_registry import RpcCall, rpc
-from fastserve.lifecycle import completed_config
 
 SERVICE = "/inference.GRPCInferenceService"
 
@@ -39,8 +38,7 @@ async def model_metadata(request: Any, call: RpcCall) -> Any:
 
 @rpc(f"{SERVICE}/ModelConfig")
 async def model_config(request: Any, call: RpcCall) -> Any:
-    status = catalog.resolve(call.served, request.name, request.version)
-    return call.response(config=completed_config(call.served.reconciler, status))
+    return call.response(config=catalog.completed_model_config(call.served, request.name, request.version))
 
 
 @rpc(f"{SERVICE}/ModelStatistics")
@@ -62,7 +60,11 @@ def _not_served(method: str, why: str) -> None:
 for _method in ("RepositoryModelLoad", "RepositoryModelUnload"):
     _not_served(_method, "models are loaded at start only; loading and unloading by request is not there yet")
 for _method in ("Status", "Register", "Unregister"):
-    _not_served(f"SystemSharedMemory{_method}", "shared memory is not supported yet; send tensors in the request")
-    _not_served(f"CudaSharedMemory{_method}", "shared memory is not supported yet; send tensors in the request")
+    _not_served(
+        f"SystemSharedMemory{_method}", "shared memory is not supported yet; send tensors in the request"
+    )
+    _not_served(
+        f"CudaSharedMemory{_method}", "shared memory is not supported yet; send tensors in the request"
+    )
 _not_served("TraceSetting", "tracing is not supported yet")
 _not_served("LogSettings", "log settings are given at start (--log-level, --log-format)")

@@ -1,4 +1,5 @@
-"""REST of the Open Inference Protocol with Triton's extensions (contracts §1), without inference: a Starlette application.
+"""REST of the Open Inference Protocol with Triton's extensions (contracts §1), without inference: a Starlette
+application.
 
 POST .../infer is answered in C++ and never arrives here. Every body is JSON; errors are {"error": text}.
 """
@@ -18,9 +19,8 @@ from starlette.routing import Route
 
 from fastserve.errors import HTTP_STATUS, FastserveError, InvalidArgument, Unimplemented
 from fastserve.frontends import catalog
-from fastserve.frontends.message_json import message_json
 from fastserve.frontends.served import Served
-from fastserve.lifecycle import completed_config
+from fastserve.lifecycle import config_json
 
 log = logging.getLogger("fastserve.http")
 
@@ -55,7 +55,9 @@ def _routes() -> list[Route]:
             Route(f"{path}/stats", model_statistics, methods=["GET"]),
             Route(f"{path}/infer", infer, methods=["POST"]),
             *_unserved(f"{path}/generate", ["POST"], "generate is not supported yet: use infer"),
-            *_unserved(f"{path}/generate_stream", ["POST"], "generate_stream is not supported yet: use infer"),
+            *_unserved(
+                f"{path}/generate_stream", ["POST"], "generate_stream is not supported yet: use infer"
+            ),
             *_unserved(f"{path}/trace/setting", ["GET", "POST"], "tracing is not supported yet"),
         ]
     return [*routes, *_unserved_routes()]
@@ -66,7 +68,9 @@ def _unserved_routes() -> list[Route]:
     shm = "shared memory is not supported yet: send tensors in the request"
     routes = [
         *_unserved("/v2/trace/setting", ["GET", "POST"], "tracing is not supported yet"),
-        *_unserved("/v2/logging", ["GET", "POST"], "log settings are given at start (--log-level, --log-format)"),
+        *_unserved(
+            "/v2/logging", ["GET", "POST"], "log settings are given at start (--log-level, --log-format)"
+        ),
     ]
     for verb in ("load", "unload"):
         text = f"models are loaded at start only; {verb} by request is not supported yet"
@@ -177,9 +181,7 @@ async def model_ready(request: Request) -> Response:
 
 
 async def model_config(request: Request) -> Response:
-    served = _served(request)
-    status = catalog.resolve(served, *_target(request))
-    return _json(message_json(completed_config(served.reconciler, status)))
+    return _json(config_json(catalog.completed_model_config(_served(request), *_target(request))))
 
 
 async def model_statistics(request: Request) -> Response:
@@ -189,4 +191,6 @@ async def model_statistics(request: Request) -> Response:
 async def infer(request: Request) -> Response:
     """Only for a path that the hot route does not take as its own: says what is wrong with it."""
     catalog.resolve(_served(request), *_target(request))
-    raise InvalidArgument("write the path of infer without percent-encoding: /v2/models/NAME[/versions/N]/infer")
+    raise InvalidArgument(
+        "write the path of infer without percent-encoding: /v2/models/NAME[/versions/N]/infer"
+    )

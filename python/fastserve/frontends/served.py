@@ -13,7 +13,8 @@ from fastserve.lifecycle import Reconciler
 
 
 class Readiness:
-    """Whether the server is ready, and a way to wait for a change of it. False until the initial load is finished."""
+    """Whether the server is ready, and a way to wait for a change of it. False until the initial load is
+    finished."""
 
     def __init__(self) -> None:
         self._ready = False

@@ -1,4 +1,5 @@
-"""Prometheus metrics: what the engine and the I/O loops count, read when somebody scrapes. Nothing is counted twice."""
+"""Prometheus metrics: what the engine and the I/O loops count, read when somebody scrapes. Nothing is counted
+twice."""
 
 from fastserve.metrics.collector import EngineCollector
 from fastserve.metrics.exposition import CONTENT_TYPE, exposition

@@ -1,7 +1,8 @@
 """Families of the engine and of the I/O loops, made from their counters at scrape time.
 
-Triton's names with its labels (contracts §1c: dashboards made for Triton work), then our own in seconds. Triton's
-`*_duration_us` are running totals, to be divided by the success count; quantiles come from our histograms.
+Triton's names with its labels (contracts §1c: dashboards made for Triton work), then our own in seconds.
+Triton's `*_duration_us` are running totals, to be divided by the success count; quantiles come from our
+histograms.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ _TRITON_COUNTERS: tuple[tuple[str, str, Value], ...] = (
         "Cumulative time of preparing inputs",
         lambda s: _us(s.compute_input),
     ),
-    ("nv_inference_compute_infer_duration_us", "Cumulative time of execution", lambda s: _us(s.compute_infer)),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "Cumulative time of execution",
+        lambda s: _us(s.compute_infer),
+    ),
     (
         "nv_inference_compute_output_duration_us",
         "Cumulative time of taking outputs",
@@ -54,7 +59,8 @@ _FAILURES: tuple[tuple[str, Value], ...] = (
 
 
 class EngineCollector:
-    """A prometheus_client collector. Thread: the one that scrapes, which has to be the loop's (IoLoop has one thread)."""
+    """A prometheus_client collector. Thread: the one that scrapes, which has to be the loop's (IoLoop has one
+    thread)."""
 
     def __init__(
         self,
@@ -74,8 +80,12 @@ class EngineCollector:
         yield from _stages(versions)
         yield _states(self._core.status())
         yield from _io(list(self._io_statistics()))
-        yield _single("gauge", "fastserve_loop_lag_seconds", "Worst lateness of the event loop since the last scrape",
-                      self._loop_lag_s())
+        yield _single(
+            "gauge",
+            "fastserve_loop_lag_seconds",
+            "Worst lateness of the event loop since the last scrape",
+            self._loop_lag_s(),
+        )
         build = Metric("fastserve_build_info", "Version that runs; always 1", "gauge")
         build.add_sample("fastserve_build_info", {"version": self._version}, 1)
         yield build
@@ -147,7 +157,12 @@ def _io(loops: list[IoStatistics]) -> Iterator[Metric]:
     connections.add_sample(connections.name, {"protocol": "grpc"}, sum(io.grpc_connections for io in loops))
     connections.add_sample(connections.name, {"protocol": "http"}, sum(io.http_connections for io in loops))
     yield connections
-    yield _single("gauge", "fastserve_streams", "Requests that front ends are working on", sum(io.streams for io in loops))
+    yield _single(
+        "gauge",
+        "fastserve_streams",
+        "Requests that front ends are working on",
+        sum(io.streams for io in loops),
+    )
     for name, text, total in (
         ("fastserve_received_bytes_total", "Bytes read from clients", sum(io.bytes_received for io in loops)),
         ("fastserve_sent_bytes_total", "Bytes written to clients", sum(io.bytes_sent for io in loops)),

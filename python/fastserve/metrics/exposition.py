@@ -1,7 +1,7 @@
 """Prometheus text format 0.0.4 of a registry.
 
-prometheus_client's own writer puts `_total` behind the name in HELP and TYPE of every counter, which does not go with Triton's
-names; here a family is announced by the name that its samples have.
+prometheus_client's own writer puts `_total` behind the name in HELP and TYPE of every counter, which does not
+go with Triton's names; here a family is announced by the name that its samples have.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def exposition(families: Iterable[Metric]) -> bytes:
 
 def _line(sample: Sample) -> str:
     labels = ",".join(f'{key}="{_escape_label(value)}"' for key, value in sample.labels.items())
-    return f"{sample.name}{f'{{{labels}}}' if labels else ''} {floatToGoString(sample.value)}"
+    return f"{sample.name}{f'{{{labels}}}' if labels else ''} {floatToGoString(sample.value)}"  # type: ignore[no-untyped-call]
 
 
 def _escape_help(text: str) -> str:

@@ -1,4 +1,5 @@
-"""A `curl` to paste that works: zeros of the right shape for a ready model, or its metadata where zeros would not do."""
+"""A `curl` to paste that works: zeros of the right shape for a ready model, or its metadata where zeros would
+not do."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def curl(address: str, statuses: Sequence[_core.VersionStatus]) -> str:
     status = ready[0]
     path = f"{address}/v2/models/{status.model}"
     inputs = [_zeros(spec) for spec in status.inputs if not spec.optional]
-    if sum(len(i["data"]) for i in inputs) > MAX_ELEMENTS or any(i["datatype"] in _NOT_IN_JSON for i in inputs):
+    if sum(len(i["data"]) for i in inputs) > MAX_ELEMENTS or any(
+        i["datatype"] in _NOT_IN_JSON for i in inputs
+    ):
         return f"curl -s {path}"
     # A model name has no character that a shell would take apart; an input name may hold a quote.
     body = json.dumps({"inputs": inputs}, separators=(",", ":")).replace("'", "'\\''")

@@ -1,6 +1,8 @@
-"""The metrics port: GET /metrics, and 404 for everything else. One request per connection, on the loop's thread.
+"""The metrics port: GET /metrics, and 404 for everything else. One request per connection, on the loop's
+thread.
 
-Not on the REST port, so that a firewall can tell the two apart, and not through IoLoop, whose HTTP port serves inference.
+Not on the REST port, so that a firewall can tell the two apart, and not through IoLoop, whose HTTP port
+serves inference.
 """
 
 from __future__ import annotations
@@ -16,7 +18,13 @@ log = logging.getLogger("fastserve.metrics")
 MAX_HEAD_BYTES = 8 << 10  # a scraper's request line and headers; more is refused
 HEAD_TIMEOUT_S = 10.0
 
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 500: "Internal Server Error"}
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Internal Server Error",
+}
 
 
 class MetricsListener:
@@ -68,7 +76,9 @@ def _error(status: int, text: str, headers: str = "") -> bytes:
     return _response(status, "application/json", json.dumps({"error": text}).encode(), headers)
 
 
-def _response(status: int, content_type: str, body: bytes, headers: str = "", *, with_body: bool = True) -> bytes:
+def _response(
+    status: int, content_type: str, body: bytes, headers: str = "", *, with_body: bool = True
+) -> bytes:
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {content_type}\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n{headers}\r\n"

@@ -1,0 +1,136 @@
+#include "backend/openvino.h"
+
+#include <memory>
+#include <openvino/openvino.hpp>
+#include <string>
+
+#include "backend/openvino_compile.h"
+#include "backend/openvino_config.h"
+#include "backend/openvino_files.h"
+#include "backend/openvino_instance.h"
+#include "backend/openvino_signature.h"
+#include "backend/openvino_text.h"
+
+namespace fastserve {
+namespace {
+
+// What a compiled model answers, as text; "" when the device does not know the property.
+std::string property_of(const ov::CompiledModel& model, const char* name) {
+  try {
+    return model.get_property(name).as<std::string>();
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
+class OpenVinoModel final : public LoadedModel {
+ public:
+  OpenVinoModel(ModelFile file, OpenVinoSignature resolved, OpenVinoConfig config, CompiledPlan plan)
+      : file_(std::move(file)), resolved_(std::move(resolved)), config_(std::move(config)), plan_(std::move(plan)) {}
+
+  const Signature& signature() const override { return resolved_.signature; }
+  int instance_count() const override { return plan_.instance_count; }
+  std::span<const std::int64_t> buckets() const override { return plan_.buckets; }
+
+  Result<std::unique_ptr<BackendInstance>> make_instance(int index) override {
+    return openvino_guarded(Code::kInternal, "making an instance failed", [&]() -> Result<std::unique_ptr<BackendInstance>> {
+      const auto& set = plan_.sets[static_cast<std::size_t>(index) % plan_.sets.size()];
+      return std::unique_ptr<BackendInstance>(std::make_unique<OpenVinoInstance>(set, resolved_, plan_.depth));
+    });
+  }
+
+  std::map<std::string, std::string> properties() const override {
+    const ov::CompiledModel& model = plan_.sets.front()->sizes.front().model;
+    std::map<std::string, std::string> all = {
+        {"device", config_.device},
+        {"format", std::string(file_.format)},
+        {"precision", property_of(model, "INFERENCE_PRECISION_HINT")},
+        {"streams", property_of(model, "NUM_STREAMS")},
+        {"threads", property_of(model, "INFERENCE_NUM_THREADS")},
+        {"compiled_models", std::to_string(plan_.sets.size() * plan_.sets.front()->sizes.size())},
+        {"prepared", prepared()},
+        {"batching", resolved_.batching},
+        {"run", plan_.depth == 1 ? "on the instance's thread" : "asynchronous, depth " + std::to_string(plan_.depth)},
+        {"weights_bytes", std::to_string(plan_.weights_bytes)},
+    };
+    if (plan_.one_run != 0) all["one_run_us"] = std::to_string(plan_.one_run / kMicrosecond);
+    return all;
+  }
+
+  std::string_view platform() const override { return "openvino"; }
+
+ private:
+  std::string prepared() const {
+    if (!resolved_.signature.batches()) return "as the model is";
+    if (plan_.buckets.empty()) return "dynamic, 1 to " + std::to_string(resolved_.signature.max_batch_rows) + " rows";
+    std::string text = "static:";
+    for (const std::int64_t rows : plan_.buckets) text += " " + std::to_string(rows);
+    return text;
+  }
+
+  const ModelFile file_;
+  const OpenVinoSignature resolved_;
+  const OpenVinoConfig config_;
+  const CompiledPlan plan_;
+};
+
+class OpenVinoBackend final : public Backend {
+ public:
+  std::string_view name() const override { return "openvino"; }
+
+  Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& spec, const Progress& progress) override {
+    if (spec.instance_count < 0) {
+      return invalid_argument("instance_count: got " + std::to_string(spec.instance_count) + ", want 0 or more");
+    }
+    return openvino_guarded(Code::kInternal, "loading failed", [&]() -> Result<std::unique_ptr<LoadedModel>> {
+      FS_ASSIGN_OR_RETURN(ModelFile file, find_model_file(spec.path));
+      FS_ASSIGN_OR_RETURN(OpenVinoConfig config, read_openvino_config(core(), spec.parameters));
+      report(progress, 0.0, "reading");
+      FS_ASSIGN_OR_RETURN(const std::shared_ptr<ov::Model> model, read(file, config));
+      FS_ASSIGN_OR_RETURN(OpenVinoSignature resolved, resolve(*model, spec));
+      report(progress, kReadFraction, "compiling");
+      FS_ASSIGN_OR_RETURN(CompiledPlan plan,
+                          compile_openvino(core(), model, resolved, config, spec.instance_count, progress));
+      return std::unique_ptr<LoadedModel>(
+          std::make_unique<OpenVinoModel>(std::move(file), std::move(resolved), std::move(config), std::move(plan)));
+    });
+  }
+
+ private:
+  static void report(const Progress& progress, double fraction, std::string_view what) {
+    if (progress) progress(fraction, what);
+  }
+
+  // Made with the first model: opening OpenVINO's plug-ins takes a while.
+  static ov::Core& core() {
+    static ov::Core core;
+    return core;
+  }
+
+  // The file is at fault when it cannot be read. Not mapped into memory unless asked for (ENABLE_MMAP): a mapped file that
+  // somebody overwrites in place while it is served ends the process with SIGBUS.
+  static Result<std::shared_ptr<ov::Model>> read(const ModelFile& file, const OpenVinoConfig& config) {
+    return openvino_guarded(Code::kInvalidArgument, "cannot read \"" + file.path + "\" as " + std::string(file.format),
+                            [&]() -> Result<std::shared_ptr<ov::Model>> {
+                              const auto mmap = config.properties.find("ENABLE_MMAP");
+                              const ov::Any mapped = mmap == config.properties.end() ? ov::Any("NO") : mmap->second;
+                              return core().read_model(file.path, std::string(), {{"ENABLE_MMAP", mapped}});
+                            });
+  }
+
+  static Result<OpenVinoSignature> resolve(ov::Model& model, const LoadSpec& spec) {
+    return openvino_guarded(Code::kInvalidArgument, "the model's shapes do not fit",
+                            [&] { return resolve_signature(model, spec); });
+  }
+};
+
+}  // namespace
+
+Backend& openvino_backend() {
+  static OpenVinoBackend backend;
+  return backend;
+}
+
+}  // namespace fastserve
+
+extern "C" fastserve::Backend* fastserve_backend() { return &fastserve::openvino_backend(); }

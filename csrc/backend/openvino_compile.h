@@ -1,0 +1,61 @@
+// Turns a model into compiled ones: how many, for which batch sizes, with how many threads, and how they are to be run.
+//
+// Two facts decide, and the second one is measured while loading (figures: two cores, f32, an MLP of 340 kB):
+//  - Weights. A static compile per batch size holds the weights again, one with a bounded dynamic batch (1..max) holds them
+//    once. Static shapes save 3-10 us a run (b=1: 11-12 against 15-18 us; b=4: 12 against 23), which is a third of a tiny
+//    model and nothing of ResNet-50 (20 ms either way). Hence static for models that are small *and* light.
+//  - Time of one run. Light models run on the caller's thread: start_async costs two thread hops (+12 us at best, +100 us on
+//    a busy machine). They get one thread per instance (11 us; two threads 15-17 us, and the second core belongs to the
+//    front end) and, being small, compiled models of their own: two streams of one compiled model cost 20-27 us a run, two
+//    models of one stream 11-13. Heavier ones run in OpenVINO's threads, so that the next batch is gathered meanwhile.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <openvino/openvino.hpp>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/openvino_config.h"
+#include "backend/openvino_signature.h"
+#include "base/clock.h"
+#include "base/status.h"
+
+namespace fastserve {
+
+inline constexpr std::size_t kSmallWeightsBytes = 4 << 20;
+inline constexpr Nanos kLightRun = 200 * kMicrosecond;
+// Batches in OpenVINO's queue for a model that is not light: one runs, the next is gathered.
+inline constexpr int kHeavyDepth = 2;
+
+// Share of the loading that reading counts for; compiling reports from there on.
+inline constexpr double kReadFraction = 0.1;
+
+// One prepared model.
+struct Compiled {
+  std::int64_t rows = 0;  // 0: any number
+  ov::CompiledModel model;
+};
+
+struct CompiledSet {
+  std::vector<Compiled> sizes;  // ascending by rows; one entry with rows 0 when dynamic or without batching
+};
+
+struct CompiledPlan {
+  std::vector<std::shared_ptr<const CompiledSet>> sets;  // one for all instances, or one each
+  std::vector<std::int64_t> buckets;                     // empty: any number of rows
+  int instance_count = 1;
+  int depth = 1;  // 1: run on the instance's thread; more: asynchronously
+  Nanos one_run = 0;             // measured with one row; 0 = could not be measured
+  std::size_t weights_bytes = 0; // of the constants in the model file
+};
+
+// `model` has been through resolve_signature. Errors: INVALID_ARGUMENT for a property's value, INTERNAL otherwise; may throw.
+Result<CompiledPlan> compile_openvino(ov::Core& core, const std::shared_ptr<ov::Model>& model,
+                                      const OpenVinoSignature& resolved, const OpenVinoConfig& config, int instance_count,
+                                      const Progress& progress);
+
+// 1, 2, 4, ... and max_rows.
+std::vector<std::int64_t> static_buckets(std::int64_t max_rows);
+
+}  // namespace fastserve

@@ -1,0 +1,141 @@
+#include "backend/openvino_config.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <openvino/opsets/opset8.hpp>
+#include <set>
+#include <vector>
+
+#include "backend/openvino_cpus.h"
+#include "backend/openvino_text.h"
+
+namespace fastserve {
+namespace {
+
+std::string field(const std::string& name) { return "parameters[\"" + name + "\"]"; }
+
+// Not properties of a device but of the core; compile_model takes them all the same.
+const std::set<std::string>& core_properties() {
+  static const std::set<std::string> names = {"CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP"};
+  return names;
+}
+
+bool in_capitals(const std::string& name) {
+  return !name.empty() && std::ranges::all_of(name, [](unsigned char c) {
+    return std::isupper(c) != 0 || std::isdigit(c) != 0 || c == '_';
+  });
+}
+
+std::string join(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+Result<std::set<std::string>> writable_properties(ov::Core& core, const std::string& device) {
+  try {
+    std::set<std::string> names = core_properties();
+    for (const ov::PropertyName& name : core.get_property(device, ov::supported_properties)) {
+      if (name.is_mutable()) names.insert(name);
+    }
+    return names;
+  } catch (const std::exception&) {
+    return invalid_argument(field("DEVICE") + ": got \"" + device + "\", want a device of this machine: " +
+                            join(core.get_available_devices()));
+  }
+}
+
+Status read_prepared(const std::string& text, Prepared& prepared) {
+  if (text == "auto") {
+    prepared = Prepared::kAuto;
+  } else if (text == "static") {
+    prepared = Prepared::kStatic;
+  } else if (text == "dynamic") {
+    prepared = Prepared::kDynamic;
+  } else {
+    return invalid_argument(field("prepared") + ": got \"" + text + "\", want auto, static or dynamic");
+  }
+  return Status::ok();
+}
+
+Status read_depth(const std::string& text, int& depth) {
+  if (text == "auto") return Status::ok();
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 1 || value > kMaxDepth) {
+    return invalid_argument(field("depth") + ": got \"" + text + "\", want auto or 1 to " + std::to_string(kMaxDepth));
+  }
+  depth = value;
+  return Status::ok();
+}
+
+}  // namespace
+
+Result<OpenVinoConfig> read_openvino_config(ov::Core& core, const std::map<std::string, std::string>& parameters) {
+  OpenVinoConfig config;
+  if (const auto device = parameters.find("DEVICE"); device != parameters.end()) config.device = device->second;
+  FS_ASSIGN_OR_RETURN(const std::set<std::string> known, writable_properties(core, config.device));
+  for (const auto& [name, text] : parameters) {
+    if (name == "DEVICE") continue;
+    if (name == "prepared") {
+      FS_RETURN_IF_ERROR(read_prepared(text, config.prepared));
+    } else if (name == "depth") {
+      FS_RETURN_IF_ERROR(read_depth(text, config.depth));
+    } else if (!in_capitals(name)) {
+      return invalid_argument(field(name) +
+                              ": unknown to backend 'openvino', want prepared, depth, DEVICE or a property of OpenVINO");
+    } else if (!known.contains(name)) {
+      return invalid_argument(field(name) + ": OpenVINO's " + config.device + " device has no such property to set");
+    } else {
+      config.properties[name] = text;
+    }
+  }
+  return config;
+}
+
+Status blame_property(ov::Core& core, const OpenVinoConfig& config) {
+  const auto x = std::make_shared<ov::opset8::Parameter>(ov::element::f32, ov::PartialShape{1});
+  const auto y = std::make_shared<ov::opset8::Relu>(x);
+  const auto model = std::make_shared<ov::Model>(ov::OutputVector{y}, ov::ParameterVector{x});
+  for (const auto& [name, value] : config.properties) {
+    try {
+      core.compile_model(model, config.device, {{name, value}});
+    } catch (const std::exception& e) {
+      return invalid_argument(field(name) + ": got \"" + value.as<std::string>() + "\": " + openvino_reason(e.what()));
+    }
+  }
+  return Status::ok();
+}
+
+namespace {
+
+std::string first_line(const char* path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// In a container /sys/fs/cgroup is the container's own group. cgroup v1 keeps the two numbers in two files.
+std::string cgroup_quota() {
+  const std::string v2 = first_line("/sys/fs/cgroup/cpu.max");
+  if (!v2.empty()) return v2;
+  return first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " + first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+}
+
+}  // namespace
+
+int usable_cpus() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  int cpus = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+  if (const auto limit = parse_cpu_max(cgroup_quota())) cpus = std::min(cpus, static_cast<int>(std::ceil(*limit)));
+  return std::max(cpus, 1);
+}
+
+}  // namespace fastserve

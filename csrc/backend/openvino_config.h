@@ -1,0 +1,40 @@
+// LoadSpec.parameters of the OpenVINO backend, checked.
+//
+//   DEVICE           "CPU" (default) or another device of OpenVINO
+//   prepared         "static": one compiled model per batch size; "dynamic": one for all; "auto" (default): see openvino_compile.h
+//   depth            "1": run on the instance's thread; "2".."8": so many batches in OpenVINO's queue; "auto" (default)
+//   any other name in capitals is a property of OpenVINO (NUM_STREAMS, INFERENCE_NUM_THREADS, INFERENCE_PRECISION_HINT,
+//   PERFORMANCE_HINT, CACHE_DIR, ...) and handed over as it is.
+//
+// Thread: any.
+#pragma once
+
+#include <map>
+#include <openvino/openvino.hpp>
+#include <string>
+
+#include "base/status.h"
+
+namespace fastserve {
+
+enum class Prepared { kAuto, kStatic, kDynamic };
+
+struct OpenVinoConfig {
+  std::string device = "CPU";
+  Prepared prepared = Prepared::kAuto;
+  int depth = 0;           // 0: decided by measurement
+  ov::AnyMap properties;   // as the user gave them, all of them strings
+
+  bool has(const std::string& key) const { return properties.contains(key); }
+};
+
+inline constexpr int kMaxDepth = 8;
+
+// INVALID_ARGUMENT names parameters["..."].
+Result<OpenVinoConfig> read_openvino_config(ov::Core& core, const std::map<std::string, std::string>& parameters);
+
+// Finds the property whose value the device refuses, by compiling a model of one operation with each of them; so a
+// failed compilation can be told from a wrong parameter. OK when none is refused. Slow: only after a failure.
+Status blame_property(ov::Core& core, const OpenVinoConfig& config);
+
+}  // namespace fastserve

@@ -1,0 +1,73 @@
+// Runs batches on infer requests of prepared models: inputs bound where they are, outputs written into the batch's memory.
+//
+// Alignment: OpenVINO's CPU plug-in takes inputs and outputs at any address (measured with 1, 2, 4, 8 and 16 bytes off for
+// f32: same results, same time), so a bound input is never copied.
+// Thread: start() by one thread at a time; with depth > 1 an OpenVINO thread finishes the batch and does nothing else.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <openvino/openvino.hpp>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/openvino_compile.h"
+#include "backend/openvino_signature.h"
+#include "base/status.h"
+
+namespace fastserve {
+
+class OpenVinoInstance final : public BackendInstance {
+ public:
+  // `resolved` outlives the instance (the LoadedModel owns both). Throws ov::Exception.
+  OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const OpenVinoSignature& resolved, int depth);
+
+  int depth() const override { return depth_; }
+  void start(Batch& batch) override;
+
+ private:
+  // What an infer request was told last: telling it again costs 1.5-2 us a tensor.
+  struct Bound {
+    const std::byte* data = nullptr;
+    Shape shape;
+  };
+  // One infer request of one prepared model.
+  struct Run {
+    std::int64_t rows = 0;
+    ov::InferRequest request;
+    std::vector<Bound> inputs;
+    std::vector<Bound> outputs;
+  };
+  // One batch on its way.
+  struct Flight {
+    std::vector<Run> runs;           // one per prepared size
+    Run* run = nullptr;
+    Batch* batch = nullptr;
+    std::atomic<bool> busy{false};   // release by the finisher, acquire by start()
+  };
+  // One output of the signature.
+  struct Output {
+    std::size_t port = 0;
+    DType dtype = DType::kFp32;
+    ov::element::Type type;
+    Shape shape;         // with -1 in front when the model batches
+    bool fixed = false;  // the size follows from the rows, so that the model can write into the batch's memory
+  };
+
+  Flight* free_flight();
+  Run* find_run(Flight& flight, std::int64_t rows);
+  Status bind_inputs(Run& run, Batch& batch);
+  Status bind_outputs(Run& run, Batch& batch);
+  Status collect(Run& run, Batch& batch);
+  void run_here(Flight& flight);
+  void run_elsewhere(Flight& flight);
+  void land(Flight& flight, Status status);
+
+  const std::shared_ptr<const CompiledSet> set_;
+  const OpenVinoSignature& resolved_;
+  const int depth_;
+  std::vector<Output> outputs_;
+  std::vector<Flight> flights_;
+};
+
+}  // namespace fastserve

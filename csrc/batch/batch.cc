@@ -1,0 +1,96 @@
+#include "batch/batch.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace fastserve {
+
+Batch::Batch(const Signature& signature, HostAllocator& allocator)
+    : signature_(signature),
+      allocator_(allocator),
+      inputs_(signature.inputs.size()),
+      outputs_(signature.outputs.size()) {}
+
+Batch::~Batch() {
+  for (auto* tensors : {&inputs_, &outputs_}) {
+    for (BatchTensor& tensor : *tensors) {
+      if (tensor.own != nullptr) allocator_.free(tensor.own, tensor.capacity);
+    }
+  }
+}
+
+void Batch::add(Request* request) {
+  slots_.push_back({request, rows_, request->rows});
+  rows_ += request->rows;
+}
+
+// Room for `bytes`; the former contents are lost. Grows by half at least, so that slowly rising sizes settle.
+bool Batch::reserve(BatchTensor& tensor, std::size_t bytes) {
+  if (tensor.own != nullptr && bytes <= tensor.capacity) return true;
+  const std::size_t capacity = std::max(bytes, tensor.capacity + tensor.capacity / 2);
+  std::byte* grown = allocator_.allocate(capacity);
+  if (grown == nullptr) return false;
+  if (tensor.own != nullptr) allocator_.free(tensor.own, tensor.capacity);
+  tensor.own = grown;
+  tensor.capacity = capacity;
+  return true;
+}
+
+std::byte* Batch::output_memory(std::size_t i, std::size_t bytes) {
+  return reserve(outputs_[i], bytes) ? outputs_[i].own : nullptr;
+}
+
+void Batch::set_output(std::size_t i, DType dtype, const Shape& shape, const std::byte* data, std::size_t bytes) {
+  BatchTensor& output = outputs_[i];
+  output.dtype = dtype;
+  output.shape = shape;
+  output.data = data;
+  output.bytes = bytes;
+  output.present = true;
+}
+
+void Batch::finish(Status status) {
+  if (finished_.exchange(true, std::memory_order_acq_rel)) {
+    log(LogLevel::kError, "a backend finished a batch twice: " + status.message());
+    return;
+  }
+  on_finish(*this, std::move(status));
+}
+
+void Batch::clear() {
+  slots_.clear();
+  rows_ = run_rows_ = 0;
+  for (auto* tensors : {&inputs_, &outputs_}) {
+    for (BatchTensor& tensor : *tensors) {
+      tensor.data = nullptr;
+      tensor.bytes = 0;
+      tensor.present = false;
+    }
+  }
+  device_memory.reset();
+  dequeued = run_start = run_end = 0;
+  finished_.store(false, std::memory_order_relaxed);
+}
+
+bool uniform(const Signature& signature) {
+  return std::ranges::all_of(signature.inputs, [&](const TensorSpec& spec) {
+    const auto dims = spec.shape.dims().subspan(signature.batches() && !spec.shape.empty() ? 1 : 0);
+    return !spec.optional && std::ranges::all_of(dims, [](std::int64_t d) { return d >= 0; });
+  });
+}
+
+bool may_share(const Signature& signature, const Request& a, const Request& b) {
+  for (std::size_t i = 0; i < signature.inputs.size(); ++i) {
+    const int in_a = a.input_order[i];
+    const int in_b = b.input_order[i];
+    if ((in_a < 0) != (in_b < 0)) return false;
+    if (in_a < 0) continue;
+    const auto dims_a = a.inputs[static_cast<std::size_t>(in_a)].shape.dims();
+    const auto dims_b = b.inputs[static_cast<std::size_t>(in_b)].shape.dims();
+    if (!std::ranges::equal(dims_a.subspan(1), dims_b.subspan(1))) return false;
+  }
+  return true;
+}
+
+}  // namespace fastserve

@@ -1,0 +1,78 @@
+// The way in: requests' inputs -> what the device reads. (Batch::gather)
+#include <cstring>
+
+#include "base/checked.h"
+#include "batch/batch.h"
+
+namespace fastserve {
+namespace {
+
+Status no_memory(const TensorSpec& spec, std::size_t bytes) {
+  return {Code::kResourceExhausted,
+          "no memory for " + std::to_string(bytes) + " bytes of batch input '" + spec.name + "'"};
+}
+
+const TensorView& input_of(const Slot& slot, std::size_t i) {
+  return slot.request->inputs[static_cast<std::size_t>(slot.request->input_order[i])];
+}
+
+std::byte* append(std::byte* at, std::span<const std::byte> bytes) {
+  if (!bytes.empty()) std::memcpy(at, bytes.data(), bytes.size());
+  return at + bytes.size();
+}
+
+// Elements of one row: the product of the dimensions behind the first.
+std::size_t elements_per_row(const Shape& shape) {
+  return static_cast<std::size_t>(Shape(shape.dims().subspan(1)).elements().value_or(0));
+}
+
+}  // namespace
+
+Status Batch::gather(std::int64_t run_rows) {
+  run_rows_ = run_rows;
+  const bool bind = slots_.size() == 1 && (!signature_.batches() || slots_.front().rows == run_rows);
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    inputs_[i].present = slots_.front().request->input_order[i] >= 0;
+    if (!inputs_[i].present) continue;
+    if (bind) {
+      bind_input(i);
+    } else {
+      FS_RETURN_IF_ERROR(gather_input(i));
+    }
+  }
+  return Status::ok();
+}
+
+void Batch::bind_input(std::size_t i) {
+  const TensorView& view = input_of(slots_.front(), i);
+  inputs_[i].dtype = view.dtype;
+  inputs_[i].shape = view.shape;
+  inputs_[i].data = view.data.data();
+  inputs_[i].bytes = view.data.size();
+}
+
+Status Batch::gather_input(std::size_t i) {
+  const TensorView& first = input_of(slots_.front(), i);
+  BatchTensor& input = inputs_[i];
+  input.dtype = first.dtype;
+  input.shape = first.shape;
+  input.shape[0] = run_rows_;
+  const auto padding_rows = static_cast<std::size_t>(run_rows_ - rows_);
+  std::size_t padding_bytes = 0;  // zeros; for kBytes a zero length each, which is an empty element
+  std::size_t bytes = 0;
+  const std::size_t row_bytes = first.dtype == DType::kBytes ? elements_per_row(first.shape) * sizeof(std::uint32_t)
+                                                             : first.shape.byte_count_from(first.dtype, 1).value_or(0);
+  bool fits = checked_mul(row_bytes, padding_rows, padding_bytes);
+  bytes = padding_bytes;
+  for (const Slot& slot : slots_) fits = fits && checked_add(bytes, input_of(slot, i).data.size(), bytes);
+  if (!fits || !reserve(input, bytes)) return no_memory(signature_.inputs[i], bytes);
+
+  std::byte* at = input.own;
+  for (const Slot& slot : slots_) at = append(at, input_of(slot, i).data);
+  std::memset(at, 0, padding_bytes);
+  input.data = input.own;
+  input.bytes = bytes;
+  return Status::ok();
+}
+
+}  // namespace fastserve

@@ -1,0 +1,25 @@
+// InferParameter maps of ModelInferRequest, its inputs and its requested outputs. Pure; any thread.
+#pragma once
+
+#include <string_view>
+
+#include "base/status.h"
+#include "batch/request.h"
+#include "codec/oip_wire.h"
+
+namespace fastserve {
+
+// One map entry {key, value}. `path` stands on the map field. Errors: INVALID_ARGUMENT (malformed, no value).
+Status read_parameter(std::string_view entry, const FieldPath& path, Parameter& out);
+
+// Puts a request parameter where it belongs: priority, queue_timeout_ns, or out.parameters (replacing one of that name).
+// Errors: INVALID_ARGUMENT for a wrong kind or range, a reserved name, more than kMaxParameters.
+Status set_request_parameter(const Parameter& parameter, Request& out);
+
+// Parameters of an input or output that place it in shared memory: UNIMPLEMENTED. Others: OK.
+Status refuse_shared_memory(const Parameter& parameter, const FieldPath& path);
+
+// `classification` of a requested output: k > 0.
+Status read_classification(const Parameter& parameter, const FieldPath& path, std::int64_t& out);
+
+}  // namespace fastserve

@@ -1,0 +1,87 @@
+#include "engine/engine.h"
+
+#include "engine/engine_impl.h"
+
+namespace fastserve {
+
+Engine::Engine(EngineOptions options) : impl_(std::make_unique<Impl>(options)) {}
+
+Engine::~Engine() {
+  drain(kNever);
+  std::vector<std::pair<std::string, std::int64_t>> all;
+  for (const VersionStatus& version : status()) all.emplace_back(version.model, version.version);
+  for (const auto& [model, version] : all) {
+    [[maybe_unused]] const Status ignored = unload(model, version);  // NOT_FOUND: somebody else was faster
+  }
+}
+
+BackendRegistry& Engine::backends() { return impl_->registry; }
+
+bool Engine::drain(Nanos drain_ns) {
+  const Nanos until = deadline_in(drain_ns);
+  std::vector<std::shared_ptr<ModelVersion>> admitted;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->refuses = true;
+    impl_->publish();
+    for (const auto& [model, versions] : impl_->models) {
+      for (const auto& [number, record] : versions) {
+        if (record.serving) admitted.push_back(record.serving);
+        if (record.draining) admitted.push_back(record.draining);
+      }
+    }
+    for (const auto& version : admitted) version->drain_begin();
+  }
+  bool all = true;
+  for (const auto& version : admitted) all = version->wait_answered(until) && all;
+  return all;
+}
+
+std::vector<VersionStatus> Engine::status() const {
+  const std::lock_guard lock(impl_->mutex);
+  std::vector<VersionStatus> out;
+  for (const auto& [model, versions] : impl_->models) {
+    for (const auto& [number, record] : versions) {
+      const auto& shown = record.serving    ? record.serving
+                          : record.loading  ? record.loading
+                          : record.draining ? record.draining
+                                            : record.failed;
+      if (!shown) continue;
+      out.push_back(status_of(*shown));
+      if (record.serving && record.failed) out.back().reason = "the last load failed: " + record.failed->view().reason;
+    }
+  }
+  return out;
+}
+
+Result<ServedVersion*> Engine::resolve(std::string_view model, std::string_view version) const {
+  for (;;) {
+    std::uint64_t generation = 0;
+    const auto table = impl_->snapshot(generation);
+    FS_ASSIGN_OR_RETURN(ModelVersion * found, table->find(model, version));
+    if (found->try_retain()) return static_cast<ServedVersion*>(found);
+    // It drains, so it left the published table before: look into the new one.
+  }
+}
+
+bool Engine::ready(std::string_view model, std::string_view version) const {
+  std::uint64_t generation = 0;
+  return impl_->snapshot(generation)->find(model, version).is_ok();
+}
+
+Result<VersionStatistics> Engine::statistics(std::string_view model, std::int64_t version) const {
+  std::shared_ptr<ModelVersion> found;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (Impl::Record* record = impl_->find_record(model, version); record != nullptr) {
+      found = record->serving ? record->serving : record->draining;
+    }
+  }
+  if (!found) {
+    return not_found("Request for unknown model: '" + std::string(model) + "' version " + std::to_string(version) +
+                     " is not found");
+  }
+  return read_statistics(*found);
+}
+
+}  // namespace fastserve

@@ -1,0 +1,143 @@
+// The hot path: resolve -> validate -> admit -> queue.
+#include <algorithm>
+#include <vector>
+
+#include "engine/engine_impl.h"
+
+namespace fastserve {
+namespace {
+
+// What the client wants back, as positions in the signature; all of them when it names none.
+Status order_outputs(const ModelVersion& version, Request& request) {
+  request.output_order.clear();
+  if (request.requested_outputs.empty()) {
+    for (std::size_t i = 0; i < version.signature.outputs.size(); ++i) {
+      request.output_order.push_back(static_cast<int>(i));
+    }
+    return Status::ok();
+  }
+  for (const RequestedOutput& wanted : request.requested_outputs) {
+    const int at = version.signature.output_index(wanted.name);
+    const auto field = [&] { return "outputs[\"" + std::string(wanted.name.substr(0, 128)) + "\"]"; };
+    if (at < 0) {
+      return invalid_argument("unexpected inference output '" + std::string(wanted.name.substr(0, 128)) +
+                              "' for model '" + version.name + "'. " + field() + ": the model has no such output");
+    }
+    if (std::ranges::find(request.output_order, at) != request.output_order.end()) {
+      return invalid_argument("output '" + std::string(wanted.name) + "' already exists in request. " + field() +
+                              ": given twice");
+    }
+    request.output_order.push_back(at);
+  }
+  return Status::ok();
+}
+
+Nanos expiry_of(const Request& request, Nanos now) {
+  if (request.queue_timeout_ns <= 0 || request.queue_timeout_ns > kNever - now) return request.deadline;
+  return std::min(request.deadline, now + request.queue_timeout_ns);
+}
+
+}  // namespace
+
+struct Submitter::Impl {
+  explicit Impl(Engine::Impl& engine_in) : engine(engine_in) { refresh(); }
+
+  Engine::Impl& engine;
+  std::uint64_t generation = 0;
+  std::shared_ptr<const VersionTable> table;  // keeps the versions in owed_rings alive (as shells)
+  std::vector<ModelVersion*> owed_rings;
+
+  void refresh() {
+    flush();
+    table = engine.snapshot(generation);
+  }
+
+  void flush() {
+    for (ModelVersion* version : owed_rings) version->queue().ring();
+    owed_rings.clear();
+  }
+
+  // With a handle on success.
+  Result<ModelVersion*> begin(const Request& request) {
+    if (engine.generation.load(std::memory_order_acquire) != generation) refresh();  // partner: publish
+    for (;;) {
+      FS_ASSIGN_OR_RETURN(ModelVersion * version, table->find(request.model_name, request.model_version));
+      if (version->try_begin_request()) return version;
+      refresh();  // it drains, so it left the published table before
+    }
+  }
+
+  static Status prepare(const ModelVersion& version, Request& request) {
+    request.input_order.resize(version.signature.inputs.size());
+    FS_ASSIGN_OR_RETURN(request.rows,
+                        validate(version.signature, version.name, request.inputs, request.input_order));
+    FS_RETURN_IF_ERROR(order_outputs(version, request));
+    request.times.enqueued = monotonic_now();
+    request.expires = expiry_of(request, request.times.enqueued);
+    if (request.deadline <= request.times.enqueued) return {Code::kDeadlineExceeded, "Deadline Exceeded"};
+    return Status::ok();
+  }
+
+  // `owes_ring`: the queue was empty, so somebody has to look at it.
+  Status submit(Request& request, ModelVersion*& version, bool& owes_ring) {
+    if (request.completions == nullptr) return invalid_argument("completions: got none");
+    FS_ASSIGN_OR_RETURN(version, begin(request));
+    if (Status status = prepare(*version, request); !status.is_ok()) {
+      version->abandon_request();
+      return status;
+    }
+    if (!version->queue().admit()) {
+      version->abandon_request();
+      return unavailable("Exceeds maximum queue size");
+    }
+    request.version = version;
+    const Nanos expires = request.expires;
+    const bool cancelled = request.cancelled.load(std::memory_order_relaxed);
+    owes_ring = version->queue().push(request);
+    // From here on the request may be answered, and recycled by the owner of its completion queue.
+    if (expires != kNever) version->queue().announce_expiry(expires);
+    if (cancelled) version->queue().notice_cancel();
+    return Status::ok();
+  }
+};
+
+Submitter::Submitter(Engine& engine) : impl_(std::make_unique<Impl>(engine.impl())) {}
+
+Submitter::~Submitter() {
+  if (impl_ != nullptr) impl_->flush();
+}
+
+Submitter::Submitter(Submitter&&) noexcept = default;
+
+Status Submitter::submit(Request& request) {
+  ModelVersion* version = nullptr;
+  bool owes_ring = false;
+  Status status = impl_->submit(request, version, owes_ring);
+  if (owes_ring) impl_->owed_rings.push_back(version);
+  return status;
+}
+
+void Submitter::flush() { impl_->flush(); }
+
+Result<Response*> Submitter::infer(Request& request) {
+  if (request.completions == nullptr || request.completions->wake() != CompletionQueue::Wake::kFutex) {
+    return invalid_argument("completions: infer wants a queue of kind kFutex");
+  }
+  ModelVersion* version = nullptr;
+  bool owes_ring = false;
+  FS_RETURN_IF_ERROR(impl_->submit(request, version, owes_ring));
+  if (Instance* instance = version->claim_idle(); instance != nullptr) {
+    instance->run_claimed();
+  } else if (owes_ring) {
+    version->queue().ring();
+  }
+  impl_->flush();  // of earlier submits
+  for (;;) {
+    for (Response* response = request.completions->wait(kNever); response != nullptr;
+         response = response->next_in_intake) {
+      if (response->final && response->request == &request) return response;
+    }
+  }
+}
+
+}  // namespace fastserve

@@ -1,0 +1,177 @@
+#include "model/model_version.h"
+
+#include <cassert>
+
+#include "backend/guard.h"
+#include "base/log.h"
+#include "model/warm_up.h"
+
+namespace fastserve {
+namespace {
+
+// The backend's promise about shapes, on which gather and scatter rely.
+Status check_signature(const Signature& signature) {
+  if (signature.outputs.empty()) return internal_error("the backend reports no outputs");
+  if (!signature.batches()) return Status::ok();
+  for (const auto* specs : {&signature.inputs, &signature.outputs}) {
+    for (const TensorSpec& spec : *specs) {
+      if (!spec.shape.empty() && spec.shape[0] == -1) continue;
+      return internal_error("the backend reports shape " + spec.shape.str() + " for '" + spec.name +
+                            "', want -1 in front, because it batches");
+    }
+  }
+  return Status::ok();
+}
+
+}  // namespace
+
+ModelVersion::ModelVersion(const LoadSpec& spec, ExpiryTimer& timer)
+    : ServedVersion(spec.model, spec.version), spec_(spec), timer_(timer) {}
+
+ModelVersion::~ModelVersion() { assert(instances_.empty() && model_ == nullptr); }
+
+ModelVersion::View ModelVersion::view() const {
+  const std::lock_guard lock(view_mutex_);
+  return view_;
+}
+
+bool ModelVersion::described() const {
+  const std::lock_guard lock(view_mutex_);
+  return described_;
+}
+
+void ModelVersion::enter(VersionState next, std::string reason) {
+  const std::lock_guard lock(view_mutex_);
+  assert(transition_allowed(view_.state, next));
+  view_.state = next;
+  view_.reason = std::move(reason);
+  if (next == VersionState::kWarming) described_ = true;
+  if (next == VersionState::kReady) view_.progress = 1;
+}
+
+void ModelVersion::fail(const Status& status) { enter(VersionState::kFailed, status.message()); }
+
+// The caller's progress, and what status() shows meanwhile.
+Progress ModelVersion::observed(const Progress& progress) {
+  return [this, progress](double fraction, std::string_view what) {
+    {
+      const std::lock_guard lock(view_mutex_);
+      view_.progress = fraction;
+      view_.reason = what;
+    }
+    if (progress) progress(fraction, what);
+  };
+}
+
+Status ModelVersion::load(Backend& backend, const Progress& progress) {
+  enter(VersionState::kLoading);
+  const std::string what = "backend '" + std::string(backend.name()) + "'";
+  Status status = guarded(what, [&] { return load_contents(backend, observed(progress)); });
+  if (status.is_ok()) return status;
+  tear_down();
+  fail(status);
+  return status;
+}
+
+Status ModelVersion::load_contents(Backend& backend, const Progress& progress) {
+  FS_ASSIGN_OR_RETURN(auto model, backend.load(spec_, progress));
+  FS_RETURN_IF_ERROR(adopt(std::move(model)));
+  FS_RETURN_IF_ERROR(make_instances());
+  enter(VersionState::kWarming);
+  return warm_up(signature, buckets_, instances_, progress);
+}
+
+Status ModelVersion::adopt(std::unique_ptr<LoadedModel> model) {
+  model_ = std::move(model);
+  signature = model_->signature();
+  FS_RETURN_IF_ERROR(check_signature(signature));
+  platform_ = model_->platform();
+  buckets_.assign(model_->buckets().begin(), model_->buckets().end());
+  properties_ = model_->properties();
+  instance_count_ = model_->instance_count();
+  queue_ = std::make_unique<ModelQueue>(*this, spec_.limits, timer_);
+  return Status::ok();
+}
+
+Status ModelVersion::make_instances() {
+  for (int i = 0; i < instance_count_; ++i) {
+    FS_ASSIGN_OR_RETURN(auto backend, model_->make_instance(i));
+    instances_.push_back(std::make_unique<Instance>(*queue_, std::move(backend), buckets_, plain_host_allocator()));
+  }
+  return instances_.empty() ? internal_error("the backend reports 0 instances") : Status::ok();
+}
+
+Status ModelVersion::start() {
+  Status status = guarded("model '" + name + "'", [&] {
+    for (std::size_t i = 0; i < instances_.size(); ++i) {
+      instances_[i]->start_thread("fs" + std::to_string(i) + "-" + name);
+    }
+    return Status::ok();
+  });
+  if (!status.is_ok()) {
+    tear_down();
+    fail(status);
+    return status;
+  }
+  enter(VersionState::kReady);
+  return status;
+}
+
+void ModelVersion::drain_begin() {
+  {
+    const std::lock_guard lock(view_mutex_);  // the engine's drain and an unload may come together
+    if (view_.state == VersionState::kReady) view_.state = VersionState::kDraining;
+  }
+  begin_drain();
+}
+
+bool ModelVersion::wait_unused(Nanos until) {
+  for (;;) {
+    const std::uint32_t ticket = idle.ticket();
+    if (handles() == 0) return true;
+    if (until != kNever && monotonic_now() >= until) return false;
+    idle.wait(ticket, until);
+  }
+}
+
+bool ModelVersion::wait_answered(Nanos until) {
+  for (;;) {
+    const std::uint32_t ticket = idle.ticket();
+    if (unanswered() == 0) return true;
+    if (until != kNever && monotonic_now() >= until) return false;
+    idle.wait(ticket, until);
+  }
+}
+
+void ModelVersion::refuse_waiting() { queue_->refuse_waiting(unavailable("model '" + name + "' is being unloaded")); }
+
+void ModelVersion::destroy() {
+  assert(handles() == 0 && unanswered() == 0 && queue_->waiting() == 0);  // every submitted request was answered
+  tear_down();
+  enter(VersionState::kUnloaded);
+}
+
+// The queue stays: a submitter with an old table may still ring it.
+void ModelVersion::tear_down() {
+  if (queue_ != nullptr) queue_->leave_timer();
+  for (const auto& instance : instances_) instance->request_stop();
+  if (queue_ != nullptr) queue_->bell.ring_all();
+  for (const auto& instance : instances_) instance->join();
+  const Status status = guarded("model '" + name + "'", [&] {
+    instances_.clear();
+    model_.reset();
+    return Status::ok();
+  });
+  if (!status.is_ok()) log(LogLevel::kError, "destroying: " + status.message());
+}
+
+Instance* ModelVersion::claim_idle() {
+  for (const auto& instance : instances_) {
+    if (instance->try_claim_idle()) return instance.get();
+  }
+  return nullptr;
+}
+
+void ModelVersion::notice_cancel() { queue_->notice_cancel(); }
+
+}  // namespace fastserve

@@ -1,0 +1,85 @@
+// One loaded version: the backend's model, its instances, their queue, and the state that the outside sees.
+//
+// The object itself is a shell that published tables share; the contents (weights, threads, device buffers) are made by
+// load() and destroyed by destroy(), both on the loader thread. A submitter that still looks at an old table therefore
+// finds a shell that refuses it, never freed memory.
+// Thread: load .. destroy from one loader thread at a time; the rest as said.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "batch/served_version.h"
+#include "model/version_state.h"
+#include "sched/expiry_timer.h"
+#include "sched/instance.h"
+#include "sched/model_queue.h"
+
+namespace fastserve {
+
+class ModelVersion final : public ServedVersion {
+ public:
+  ModelVersion(const LoadSpec& spec, ExpiryTimer& timer);
+  ~ModelVersion();
+
+  // --- loader thread, in this order
+  // NEW > LOADING > WARMING; every instance has run every bucket. On error FAILED(reason), contents destroyed.
+  Status load(Backend& backend, const Progress& progress);
+  Status start();                  // threads; WARMING > READY
+  void drain_begin();              // READY > DRAINING: no new handle, what was admitted is answered
+  bool wait_unused(Nanos until);   // handles back to zero; false at `until`
+  bool wait_answered(Nanos until); // every admitted request answered; false at `until`
+  void refuse_waiting();           // the queue's rest is answered UNAVAILABLE
+  void destroy();                  // DRAINING > UNLOADED; unused
+
+  // --- submitters that hold a handle
+  ModelQueue& queue() { return *queue_; }
+  Instance* claim_idle();          // nullptr: all busy. Else run_claimed() must follow
+  void notice_cancel() override;
+
+  // --- any thread
+  struct View {
+    VersionState state = VersionState::kNew;
+    std::string reason;
+    double progress = 0;
+  };
+  View view() const;
+  void fail(const Status& status);
+  const LoadSpec& spec() const { return spec_; }
+  // What the backend said; empty before WARMING, kept after destroy().
+  const std::string& platform() const { return platform_; }
+  const std::vector<std::int64_t>& buckets() const { return buckets_; }
+  const std::map<std::string, std::string>& properties() const { return properties_; }
+  int instance_count() const { return instance_count_; }
+  bool described() const;          // from WARMING on the above and `signature` are fixed
+
+ private:
+  void enter(VersionState next, std::string reason = {});
+  Status load_contents(Backend& backend, const Progress& progress);
+  Status adopt(std::unique_ptr<LoadedModel> model);
+  Status make_instances();
+  Progress observed(const Progress& progress);
+  void tear_down();
+
+  const LoadSpec spec_;
+  ExpiryTimer& timer_;
+  std::string platform_;
+  std::vector<std::int64_t> buckets_;
+  std::map<std::string, std::string> properties_;
+  int instance_count_ = 0;
+
+  std::unique_ptr<ModelQueue> queue_;  // part of the shell: late submitters ring its bell
+  std::unique_ptr<LoadedModel> model_;
+  std::vector<std::unique_ptr<Instance>> instances_;
+
+  mutable std::mutex view_mutex_;  // guards view_ and described_
+  View view_;
+  bool described_ = false;
+};
+
+}  // namespace fastserve

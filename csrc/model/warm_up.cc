@@ -1,0 +1,103 @@
+#include "model/warm_up.h"
+
+#include <atomic>
+#include <vector>
+
+#include "base/log.h"
+#include "batch/served_version.h"
+
+namespace fastserve {
+namespace {
+
+// A request of zeros with so many rows. kBytes: empty elements, which are zero length prefixes.
+struct ZeroRequest {
+  Request request;
+  std::vector<std::vector<std::byte>> data;
+};
+
+Status fill(const Signature& signature, std::int64_t rows, ZeroRequest& out) {
+  out.request.rows = rows;
+  for (std::size_t i = 0; i < signature.inputs.size(); ++i) {
+    const TensorSpec& spec = signature.inputs[i];
+    Shape shape = spec.shape;
+    for (std::size_t d = 0; d < shape.rank(); ++d) {
+      if (shape[d] < 0) shape[d] = d == 0 && signature.batches() ? rows : 1;
+    }
+    const auto bytes = shape.byte_count(spec.dtype == DType::kBytes ? DType::kUint32 : spec.dtype);
+    if (!bytes) return invalid_argument("inputs[\"" + spec.name + "\"].shape: got " + shape.str() + ", too large");
+    out.data.emplace_back(*bytes);
+    out.request.inputs.push_back({spec.name, spec.dtype, shape, out.data.back()});
+    out.request.input_order.push_back(static_cast<int>(i));
+  }
+  for (std::size_t i = 0; i < signature.outputs.size(); ++i) out.request.output_order.push_back(static_cast<int>(i));
+  return Status::ok();
+}
+
+// Where the backend reports the end of a run, on whatever thread.
+struct Run {
+  std::atomic<bool> done{false};  // seq_cst, partner of the bell
+  Status status;
+};
+
+void on_finish(Batch& batch, Status status) {
+  Run& run = *static_cast<Run*>(batch.instance);
+  run.status = std::move(status);
+  run.done.store(true, std::memory_order_seq_cst);  // the last touch of `run`, which is on the loader's stack
+  ServedVersion::idle.ring_all();
+}
+
+Status run_once(const Signature& signature, Instance& instance, std::int64_t rows) {
+  ZeroRequest zeros;
+  FS_RETURN_IF_ERROR(fill(signature, rows, zeros));
+  Batch& batch = *instance.arena().acquire();
+  BatchRef hold(&batch);
+  batch.add(&zeros.request);
+  FS_RETURN_IF_ERROR(batch.gather(instance.run_rows(rows)));
+  Run run;
+  batch.instance = &run;
+  batch.on_finish = &on_finish;
+  instance.backend().start(batch);
+  for (;;) {
+    const std::uint32_t ticket = ServedVersion::idle.ticket();
+    if (run.done.load(std::memory_order_seq_cst)) break;
+    ServedVersion::idle.wait(ticket, kNever);
+  }
+  batch.scatter(run.status);
+  Status status = zeros.request.response.status;
+  zeros.request.response.release();
+  return status;
+}
+
+std::vector<std::int64_t> sizes(const Signature& signature, std::span<const std::int64_t> buckets) {
+  if (!signature.batches()) return {1};
+  if (!buckets.empty()) return {buckets.begin(), buckets.end()};
+  if (signature.max_batch_rows == 1) return {1};
+  return {1, signature.max_batch_rows};
+}
+
+// Whether zeros of the signature's shapes are certainly a valid request.
+bool certain(const Signature& signature) { return uniform(signature); }
+
+}  // namespace
+
+Status warm_up(const Signature& signature, std::span<const std::int64_t> buckets,
+               std::span<const std::unique_ptr<Instance>> instances, const Progress& progress) {
+  const std::vector<std::int64_t> all = sizes(signature, buckets);
+  const double runs = static_cast<double>(all.size() * instances.size());
+  double done = 0;
+  for (const std::int64_t rows : all) {
+    progress(done / runs, "warming " + std::to_string(rows) + (rows == 1 ? " row" : " rows"));
+    for (const auto& instance : instances) {
+      const Status status = run_once(signature, *instance, rows);
+      ++done;
+      if (status.is_ok()) continue;
+      const std::string what = "warm-up with " + std::to_string(rows) + " rows of zeros failed: " + status.message();
+      if (certain(signature)) return {status.code(), what};
+      log(LogLevel::kWarning, what + " (open dimensions were taken as 1, so the version is served all the same)");
+    }
+  }
+  progress(1, "warm");
+  return Status::ok();
+}
+
+}  // namespace fastserve

@@ -1,0 +1,214 @@
+#include "sched/instance.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <exception>
+
+#include "base/log.h"
+#include "sched/response_chain.h"
+
+namespace fastserve {
+namespace {
+
+// Waking a sleeping thread costs the waker about 2 us and starts it about 20 us later; for less work than that left, the
+// thread that is awake anyway is sooner done.
+constexpr Nanos kWorthAWakeNs = 20 * kMicrosecond;
+constexpr Nanos kRetryNs = 10 * kMillisecond;  // when there was no memory for a batch
+
+// Batches that an arena keeps beyond the depth: those whose responses are still being written.
+constexpr std::size_t kSpareBatches = 6;
+
+}  // namespace
+
+Instance::Instance(ModelQueue& queue, std::unique_ptr<BackendInstance> backend, std::span<const std::int64_t> buckets,
+                   HostAllocator& allocator)
+    : queue_(queue),
+      backend_(std::move(backend)),
+      buckets_(buckets.begin(), buckets.end()),
+      depth_(std::max(backend_->depth(), 1)),
+      arena_(new BatchArena(queue.version().signature, allocator, static_cast<std::size_t>(depth_) + kSpareBatches)) {}
+
+Instance::~Instance() {
+  if (spare_ != nullptr) BatchArena::give_back(*spare_);
+  arena_->close();
+}
+
+void Instance::start_thread(const std::string& name) {
+  thread_ = std::thread([this] { loop(); });
+  ::pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
+}
+
+void Instance::request_stop() {
+  stopping_.store(true, std::memory_order_seq_cst);
+  own_bell_.ring_all();
+}
+
+void Instance::join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void Instance::loop() {
+  for (;;) {
+    // Tickets first: what is rung from here on is not slept over.
+    const std::uint32_t queue_ticket = queue_.bell.ticket();
+    const std::uint32_t own_ticket = own_bell_.ticket();
+    if (stopping_.load(std::memory_order_seq_cst)) return;
+    if (!try_claim()) {
+      queue_.bell.ring();  // this thread may have been woken for work that it may not pull: pass it on
+      own_bell_.wait(own_ticket, kNever);
+      continue;
+    }
+    const Nanos wait_until = pull_until_full();
+    const bool room = has_room();
+    release_claim();
+    if (room) {
+      queue_.bell.wait(queue_ticket, wait_until);
+    } else {
+      own_bell_.wait(own_ticket, kNever);
+    }
+  }
+}
+
+// Claim holder (own thread). Returns when there is nothing to run now, or no room.
+Nanos Instance::pull_until_full() {
+  Nanos wait_until = kNever;
+  bool owes_ring = !has_room();  // woken at full depth: another instance may be free
+  while (has_room() && pull_one(wait_until, owes_ring, true)) {
+  }
+  if (owes_ring) queue_.bell.ring();
+  return wait_until;
+}
+
+// `comes_back`: the caller pulls again as soon as this batch is started or done, so cheap work is left to it.
+bool Instance::pull_one(Nanos& wait_until, bool& owes_ring, bool comes_back) {
+  Batch* batch = empty_batch();
+  if (batch == nullptr) {
+    wait_until = monotonic_now() + kRetryNs;
+    return false;
+  }
+  const ModelQueue::Pull pull = queue_.pull(*batch, monotonic_now());
+  if (pull.taken == 0) {
+    spare_ = batch;
+    wait_until = pull.wait_until;
+    owes_ring = !comes_back && pull.left != 0;  // somebody must watch the clock for those that wait for company
+    return false;
+  }
+  owes_ring = pull.left != 0;
+  if (owes_ring && (!comes_back || worth_a_wake(pull, batch->rows()))) {
+    queue_.bell.ring();
+    owes_ring = false;
+  }
+  start(*batch);
+  return true;
+}
+
+bool Instance::worth_a_wake(const ModelQueue::Pull& pull, std::int64_t rows) const {
+  const Nanos expected = queue_.cost.expected_ns(run_rows(rows));
+  if (expected == 0) return true;  // nothing learned yet
+  const auto batches_left = static_cast<Nanos>(pull.left / pull.taken + 1);
+  return expected >= kWorthAWakeNs || expected * batches_left >= kWorthAWakeNs;
+}
+
+Batch* Instance::empty_batch() {
+  if (spare_ != nullptr) return std::exchange(spare_, nullptr);
+  try {
+    return arena_->acquire();
+  } catch (const std::bad_alloc&) {
+    log(LogLevel::kError, "no memory for a batch of model '" + queue_.version().name + "'; trying again");
+    return nullptr;
+  }
+}
+
+std::int64_t Instance::run_rows(std::int64_t rows) const {
+  const auto bucket = std::ranges::lower_bound(buckets_, rows);
+  return bucket == buckets_.end() ? rows : *bucket;
+}
+
+void Instance::start(Batch& batch) {
+  in_flight_.fetch_add(1, std::memory_order_seq_cst);
+  queue_.version().retain();  // until complete() is through: nothing is destroyed under a finisher
+  batch.instance = this;
+  batch.on_finish = &on_finish;
+  const Status gathered = batch.gather(run_rows(batch.rows()));
+  batch.run_start = monotonic_now();
+  if (!gathered.is_ok()) return batch.finish(gathered);
+  try {
+    backend_->start(batch);
+  } catch (const std::exception& e) {
+    // The contract forbids it; the batch is still there, because only the claim holder hands it out again.
+    if (!batch.finished()) batch.finish(internal_error(std::string("the backend threw: ") + e.what()));
+  } catch (...) {
+    if (!batch.finished()) batch.finish(internal_error("the backend threw something that is not a std::exception"));
+  }
+}
+
+void Instance::on_finish(Batch& batch, Status status) { static_cast<Instance*>(batch.instance)->complete(batch, status); }
+
+// Any thread. After the last line the version, this instance and the batch may be gone.
+void Instance::complete(Batch& batch, const Status& status) {
+  batch.run_end = monotonic_now();
+  BatchRef hold(&batch);  // the responses' references may all be released before this function is through
+  queue_.cost.record(batch.run_rows(), batch.run_end - batch.run_start);
+  batch.scatter(status);
+  const std::int64_t answered = answer(batch, monotonic_now());
+  hold.release();
+  ServedVersion& version = queue_.version();
+  in_flight_.fetch_sub(1, std::memory_order_seq_cst);
+  own_bell_.ring();
+  version.answered_and_release(answered);
+}
+
+// Counts, and sends every slot's response. Returns how many.
+std::int64_t Instance::answer(Batch& batch, Nanos now) {
+  BatchTimes times{batch.rows(), 0, 0, batch.run_start - batch.dequeued, batch.run_end - batch.run_start,
+                   now - batch.run_end, now};
+  for (const Slot& slot : batch.slots()) {
+    if (!settle(*slot.request, batch, now)) continue;
+    ++times.served;
+    times.served_rows += slot.rows;
+  }
+  if (times.served != 0) queue_.statistics.add_batch(times);
+  ResponseChain chain;
+  for (const Slot& slot : batch.slots()) chain.add(*slot.request);
+  return static_cast<std::int64_t>(batch.slots().size());
+}
+
+// Last look at one request before its response goes out: the deadline, its times, its counters. Whether it succeeded.
+bool Instance::settle(Request& request, const Batch& batch, Nanos now) {
+  Response& response = request.response;
+  StageTimes& times = request.times;
+  times.run_start = batch.run_start;
+  times.run_end = batch.run_end;
+  times.delivered = now;
+  const Nanos took = now - (times.received != 0 ? times.received : times.enqueued);
+  if (response.status.is_ok() && request.deadline <= now) {
+    response.release();
+    response.status = {Code::kDeadlineExceeded, "Deadline Exceeded"};
+  }
+  if (response.status.is_ok()) {
+    queue_.statistics.add_request(times.dequeued - times.enqueued, took);
+  } else {
+    queue_.statistics.failed.add(took);
+  }
+  return response.status.is_ok();
+}
+
+bool Instance::try_claim_idle() {
+  if (in_flight() != 0 || claimed_.load(std::memory_order_relaxed) || !try_claim()) return false;
+  if (in_flight() == 0) return true;
+  release_claim();
+  own_bell_.ring();
+  return false;
+}
+
+void Instance::run_claimed() {
+  Nanos wait_until = kNever;
+  bool owes_ring = false;
+  pull_one(wait_until, owes_ring, false);
+  release_claim();
+  own_bell_.ring();
+  if (owes_ring) queue_.bell.ring();
+}
+
+}  // namespace fastserve

@@ -1,0 +1,132 @@
+"""Checks a model repository without a server: every model, every problem, with file and line.
+
+Exit code 0: everything is fine; 1: there are problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastserve.engine import Engine
+    from fastserve.lifecycle import Problem, VersionSpec
+    from fastserve.lifecycle.repository import FoundModel
+
+EXAMPLES = """\
+examples:
+  fastserve check models                 folders and every config.pbtxt
+  fastserve check --load models          load every model as well
+  fastserve check --json models | jq
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "repository", nargs="+", type=Path, metavar="DIR", help="model repository (Triton's layout)"
+    )
+    parser.add_argument(
+        "--load", action="store_true", help="load every version with the engine, one after another"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    from fastserve.lifecycle.repository import scan_repositories
+
+    models = scan_repositories(args.repository).models
+    reports = [_static(model) for model in models]
+    if args.load:
+        _load(models, reports)
+    failed = any(report["problems"] for report in reports)
+    if args.json:
+        print(json.dumps({"ok": not failed, "models": reports}, indent=2))
+    else:
+        _print(reports, loaded=args.load)
+    return 1 if failed else 0
+
+
+def _static(model: FoundModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "repository": str(model.repository),
+        "versions": [
+            {"version": version, "backend": spec.backend, "path": spec.path}
+            for version, spec in sorted(model.versions.items())
+        ],
+        "problems": [_problem(problem) for problem in model.problems],
+        "notes": list(model.notes),
+    }
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {
+        "text": str(problem),
+        "file": problem.where,
+        "line": problem.line,
+        "version": problem.version,
+        "message": problem.message,
+    }
+
+
+def _load(models: tuple[FoundModel, ...], reports: list[dict[str, Any]]) -> None:
+    from fastserve.engine import Engine
+
+    with Engine() as engine:
+        for model, report in zip(models, reports, strict=True):
+            for entry in report["versions"]:
+                _load_version(engine, model.versions[entry["version"]], entry, report)
+
+
+def _load_version(engine: Engine, spec: VersionSpec, entry: dict[str, Any], report: dict[str, Any]) -> None:
+    from fastserve.errors import FastserveError
+    from fastserve.lifecycle.version_spec import Problem
+
+    try:
+        engine.core.load(spec.to_core())
+        status = engine.core.resolve(spec.model, str(spec.version))
+        entry["max_batch_size"] = status.max_batch_rows
+        entry["inputs"] = [
+            {"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in status.inputs
+        ]
+        entry["outputs"] = [
+            {"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in status.outputs
+        ]
+        engine.core.unload(spec.model, spec.version)
+    except FastserveError as error:
+        where = f"{spec.model}/{spec.version}"
+        report["problems"].append(_problem(Problem(spec.model, error.message, where, version=spec.version)))
+
+
+def _print(reports: list[dict[str, Any]], *, loaded: bool) -> None:
+    if not reports:
+        print("no models: every folder of a repository is a model, with version folders 1, 2, ... in it")
+        return
+    width = max(len(report["name"]) for report in reports)
+    for report in reports:
+        backends = sorted({entry["backend"] for entry in report["versions"]})
+        versions = ", ".join(str(entry["version"]) for entry in report["versions"]) or "-"
+        verdict = "problem" if report["problems"] else ("loads" if loaded else "ok")
+        print(
+            f"{report['name']:<{width}}  {verdict:<7}  version {versions:<8}  {', '.join(backends)}".rstrip()
+        )
+        for problem in report["problems"]:
+            print(f"    {problem['text']}")
+        for note in report["notes"]:
+            print(f"    note: {note}")
+        for entry in report["versions"]:
+            if "inputs" in entry:
+                print(f"    {entry['version']}: {_tensors(entry['inputs'])} -> {_tensors(entry['outputs'])}")
+    problems = sum(len(report["problems"]) for report in reports)
+    found = _count(problems, "problem") if problems else "no problem found"
+    print(f"{_count(len(reports), 'model')}, {found}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _tensors(tensors: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{t['name']} {t['datatype']}{t['shape']}" for t in tensors)

@@ -1,0 +1,28 @@
+"""What is served: repository scan -> wanted set -> reconciler -> engine.
+
+    scan = scan_repositories([Path("models")])
+    reconciler = Reconciler(engine.core)
+    await reconciler.set_wanted(scan.wanted, scan.failures)
+    await reconciler.settle()
+
+pbtxt.py reads text protobuf with positions, config_fields.py is the table of what is supported, model_config.py turns
+a config.pbtxt into settings and back into a completed ModelConfig, repository.py walks Triton's layout, reconciler.py
+makes the engine hold what is wanted.
+"""
+
+from fastserve.lifecycle.completed import completed_config, config_json
+from fastserve.lifecycle.reconciler import ModelState, Reconciler
+from fastserve.lifecycle.repository import Scan, scan_repositories
+from fastserve.lifecycle.version_spec import Problem, TensorShape, VersionSpec
+
+__all__ = [
+    "ModelState",
+    "Problem",
+    "Reconciler",
+    "Scan",
+    "TensorShape",
+    "VersionSpec",
+    "completed_config",
+    "config_json",
+    "scan_repositories",
+]

@@ -1,0 +1,351 @@
+"""config.pbtxt -> what it asks for, checked: nothing that it says is silently dropped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from fastserve import protos
+from fastserve.lifecycle import pbtxt
+from fastserve.lifecycle.config_fields import refused_fields
+from fastserve.lifecycle.pbtxt import Positions, TextError
+from fastserve.lifecycle.version_spec import Problem, TensorShape, VersionSpec
+
+CONFIG_FILE = "config.pbtxt"
+NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+BACKENDS = ("identity", "openvino")
+MAX_COUNT = 1024  # instances of a model; beyond it the figure is a mistake
+
+# What Triton's repositories call a backend or platform -> ours. Those that are not "openvino" themselves read formats
+# that OpenVINO reads; they run on it and a line in the log says so.
+_ASKED_BACKENDS = {
+    "openvino": "openvino",
+    "identity": "identity",
+    "onnxruntime": "openvino",
+    "onnxruntime_onnx": "openvino",
+    "tensorflow": "openvino",
+    "tensorflow_savedmodel": "openvino",
+}
+# platform "x" and backend "y" may both be given when they mean the same.
+_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime", "tensorflow_savedmodel": "tensorflow"}
+_DEFAULT_FILES = {
+    "onnxruntime": "model.onnx",
+    "onnxruntime_onnx": "model.onnx",
+    "tensorflow_savedmodel": "model.savedmodel",
+    "tensorflow": "model.savedmodel",
+}
+# Parameters of ONNX Runtime's and TensorFlow's backends that tune speed only: they have no meaning on OpenVINO.
+_TUNING = re.compile(
+    r"(intra|inter)_op_thread_count|execution_mode|enable_mem_(arena|pattern)|memory\.enable_memory_arena_shrinkage"
+    r"|cudnn_conv_\w+|gpu_mem_limit|arena_extend_strategy|do_copy_in_default_stream|session\.[\w.]+"
+    r"|TF_NUM_(INTRA|INTER)_THREADS|TF_USE_PER_SESSION_THREADS|MAX_SESSION_SHARE_COUNT"
+)
+
+
+def name_error(name: str) -> str:
+    """What is wrong with a model's name; "" when it is a good one."""
+    if not NAME.fullmatch(name):
+        return f"'{name[:140]}' is no model name: 1 to 128 of A-Z a-z 0-9 . _ -"
+    return f"'{name}' is no model name: it has nothing but dots" if not name.strip(".") else ""
+
+
+@dataclass(frozen=True)
+class VersionPolicy:
+    """Which of the versions that are there are served."""
+
+    latest: int = 1  # so many of the highest; 0 = all
+    specific: tuple[int, ...] = ()  # exactly these, when not empty
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every version of a model. `backend` "": by the name of the model file."""
+
+    model: str
+    backend: str = ""
+    file_name: str = ""  # in the version directory; "": the backend's usual names
+    max_batch_rows: int = -1
+    inputs: tuple[TensorShape, ...] = ()
+    outputs: tuple[TensorShape, ...] = ()
+    version_policy: VersionPolicy = VersionPolicy()
+    instance_count: int = 0
+    max_queue_delay_us: int = 0
+    max_queue_requests: int = 0
+    preferred_rows: tuple[int, ...] = ()
+    parameters: tuple[tuple[str, str], ...] = ()
+    asked: bytes = b""
+    notes: tuple[str, ...] = ()  # for the log: what was accepted and runs otherwise than it says
+
+    def version_spec(self, version: int, backend: str, path: str, defaults: dict[str, str]) -> VersionSpec:
+        """`defaults`: parameters of the backend that the model does not set itself."""
+        return VersionSpec(
+            model=self.model,
+            version=version,
+            backend=backend,
+            path=path,
+            max_batch_rows=self.max_batch_rows,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            instance_count=self.instance_count,
+            max_queue_delay_us=self.max_queue_delay_us,
+            max_queue_requests=self.max_queue_requests,
+            preferred_rows=self.preferred_rows,
+            parameters=tuple(sorted((defaults | dict(self.parameters)).items())),
+            asked=self.asked,
+        )
+
+
+def without_config(model: str) -> Settings:
+    """Settings of a model that has no config.pbtxt: everything comes from the model file."""
+    return Settings(
+        model, asked=protos.message_class("inference.ModelConfig")(name=model).SerializeToString()
+    )
+
+
+def read_config(model: str, text: str) -> tuple[Settings | None, list[Problem]]:
+    """`model`: the folder's name. No settings when anything is wrong; then every problem that was found."""
+    message = protos.message_class("inference.ModelConfig")()
+    positions, errors = pbtxt.parse(text, message)
+    reader = _Reader(model, message, positions)
+    if not errors or positions:  # else the text could not be understood at all
+        errors = [*errors, *refused_fields(message, positions), *reader.check()]
+    if errors:
+        where = f"{model}/{CONFIG_FILE}"
+        ordered = sorted(set(errors), key=lambda e: e.line)
+        return None, [Problem(model, error.message, where, error.line) for error in ordered]
+    return reader.settings(), []
+
+
+class _Reader:
+    """One message with its positions: first check(), then settings()."""
+
+    def __init__(self, model: str, message: Any, positions: Positions) -> None:
+        self.model = model
+        self.message = message
+        self.positions = positions
+        self.asked_backend = message.backend or message.platform
+        self.backend = _ASKED_BACKENDS.get(self.asked_backend, "")
+        self.max_batch_rows = message.max_batch_size
+        if not positions.has("max_batch_size") and not (message.input or message.output):
+            self.max_batch_rows = -1  # nothing is said: the model decides
+
+    # --- checks: each yields what is impossible, in the words of the file
+
+    def check(self) -> Iterator[TextError]:
+        yield from self._check_names()
+        yield from self._check_tensors("input", self.message.input)
+        yield from self._check_tensors("output", self.message.output)
+        yield from self._check_versions()
+        yield from self._check_instances()
+        yield from self._check_batching()
+        yield from self._check_file_name()
+        yield from self._check_parameters()
+        yield from self._check_accelerators()
+
+    def _error(self, message: str, *path: str | int) -> TextError:
+        return TextError(self.positions.line(*path), message)
+
+    def _check_names(self) -> Iterator[TextError]:
+        message = self.message
+        if message.name and message.name != self.model:
+            yield self._error(f"name: got '{message.name}', but the folder is named '{self.model}'", "name")
+        field = "backend" if message.backend else "platform"
+        if self.asked_backend and not self.backend:
+            yield self._error(
+                f"{field}: '{self.asked_backend}' is not available here; there are "
+                + ", ".join(_ASKED_BACKENDS),
+                field,
+            )
+        elif message.backend and message.platform:
+            platform = _BACKEND_OF_PLATFORM.get(message.platform, message.platform)
+            if platform != message.backend and message.backend != self._ours(message.platform):
+                yield self._error(
+                    f"platform: '{message.platform}' does not go with backend '{message.backend}'", "platform"
+                )
+
+    @staticmethod
+    def _ours(asked: str) -> str:
+        return _ASKED_BACKENDS.get(asked, "")
+
+    def _check_tensors(self, kind: str, tensors: Any) -> Iterator[TextError]:
+        seen: set[str] = set()
+        for index, tensor in enumerate(tensors):
+            label = f'{kind} "{tensor.name}"'
+            if not tensor.name:
+                label = f"{kind}[{index}]"
+                yield self._error(f"{label}: name is missing", kind, index)
+            elif tensor.name in seen:
+                yield self._error(f"{label} is given twice", kind, index, "name")
+            seen.add(tensor.name)
+            if not tensor.data_type:
+                yield self._error(f"{label}: data_type is missing", kind, index, "data_type")
+            if not tensor.dims:
+                yield self._error(
+                    f"{label}: dims is missing (a scalar per row is dims: [ 1 ])", kind, index, "dims"
+                )
+            for position, dim in enumerate(tensor.dims):
+                if dim < 1 and dim != -1:
+                    yield self._error(
+                        f"{label}: dims[{position}]: got {dim}, want -1 (any) or at least 1",
+                        *(kind, index, "dims", position),
+                    )
+            image_ranks = (3,) if self.max_batch_rows else (3, 4)
+            if kind == "input" and tensor.format and len(tensor.dims) not in image_ranks:
+                message = f"{label}: format is for images of 3 dims, got {len(tensor.dims)}"
+                yield self._error(message, kind, index, "format")
+
+    def _check_versions(self) -> Iterator[TextError]:
+        for index, version in enumerate(self.message.version_policy.specific.versions):
+            if version < 1:
+                path = ("version_policy", 0, "specific", 0, "versions", index)
+                yield self._error(f"version_policy.specific.versions: got {version}, want at least 1", *path)
+        policy = self.message.version_policy
+        if policy.WhichOneof("policy_choice") == "specific" and not policy.specific.versions:
+            yield self._error("version_policy.specific: versions is empty", "version_policy")
+
+    def _check_instances(self) -> Iterator[TextError]:
+        for index, group in enumerate(self.message.instance_group):
+            kind = group.Kind.Name(group.kind)
+            if kind == "KIND_GPU":
+                yield self._error(
+                    "instance_group: KIND_GPU, but no GPU is supported", "instance_group", index, "kind"
+                )
+            elif group.gpus:
+                yield self._error(
+                    f"instance_group: gpus goes with KIND_GPU, got {kind}", "instance_group", index, "gpus"
+                )
+            if not 0 <= group.count <= MAX_COUNT:
+                yield self._error(
+                    f"instance_group.count: got {group.count}, want 1 to {MAX_COUNT}",
+                    *("instance_group", index, "count"),
+                )
+
+    def _check_batching(self) -> Iterator[TextError]:
+        message = self.message
+        if message.max_batch_size < 0:
+            yield self._error(
+                f"max_batch_size: got {message.max_batch_size}, want at least 0", "max_batch_size"
+            )
+        if not message.HasField("dynamic_batching"):
+            return
+        if self.max_batch_rows == 0:
+            written = self.positions.has("max_batch_size")
+            yield self._error(
+                "dynamic_batching needs max_batch_size above 0, got " + ("0" if written else "none"),
+                "dynamic_batching",
+            )
+        for index, rows in enumerate(message.dynamic_batching.preferred_batch_size):
+            path = ("dynamic_batching", 0, "preferred_batch_size", index)
+            if rows < 1:
+                yield self._error(
+                    f"dynamic_batching.preferred_batch_size: got {rows}, want at least 1", *path
+                )
+            elif 0 < self.max_batch_rows < rows:
+                yield self._error(
+                    f"dynamic_batching.preferred_batch_size: {rows} is above max_batch_size {self.max_batch_rows}",
+                    *path,
+                )
+        delay = message.dynamic_batching.max_queue_delay_microseconds
+        if delay > 3_600_000_000:
+            yield self._error(
+                f"dynamic_batching.max_queue_delay_microseconds: got {delay}, want at most 3600000000 (one hour)",
+                *("dynamic_batching", 0, "max_queue_delay_microseconds"),
+            )
+
+    def _check_file_name(self) -> Iterator[TextError]:
+        name = self.message.default_model_filename
+        if not name:
+            return
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts or "\0" in name or not parts:
+            yield self._error(
+                f"default_model_filename: '{name}' leaves the version directory", "default_model_filename"
+            )
+        elif self.backend == "identity":
+            yield self._error(
+                "default_model_filename: backend identity has no model file", "default_model_filename"
+            )
+
+    def _check_parameters(self) -> Iterator[TextError]:
+        if self.asked_backend in {"", "openvino", "identity"}:
+            return  # the backend itself knows its parameters
+        for key in self.message.parameters:
+            if not _TUNING.fullmatch(key):
+                yield TextError(
+                    self.positions.line_of_key("parameters", key),
+                    f"parameters: '{key}' of {self.asked_backend} has no counterpart on OpenVINO",
+                )
+
+    def _check_accelerators(self) -> Iterator[TextError]:
+        accelerators = self.message.optimization.execution_accelerators.cpu_execution_accelerator
+        for index, accelerator in enumerate(accelerators):
+            if accelerator.name != "openvino" or accelerator.parameters:
+                path = ("optimization", 0, "execution_accelerators", 0, "cpu_execution_accelerator", index)
+                yield self._error(
+                    "optimization.execution_accelerators.cpu_execution_accelerator: "
+                    f"'{accelerator.name}' is not supported yet (only openvino without parameters)",
+                    *path,
+                )
+
+    # --- the result
+
+    def settings(self) -> Settings:
+        message = self.message
+        batching = message.dynamic_batching
+        tuning = self.asked_backend not in {"", "openvino", "identity"}
+        return Settings(
+            model=self.model,
+            backend=self.backend,
+            file_name=message.default_model_filename or _DEFAULT_FILES.get(self.asked_backend, ""),
+            max_batch_rows=self.max_batch_rows,
+            inputs=self._tensors(message.input),
+            outputs=self._tensors(message.output),
+            version_policy=self._version_policy(),
+            instance_count=sum(group.count or 1 for group in message.instance_group),
+            max_queue_delay_us=batching.max_queue_delay_microseconds,
+            max_queue_requests=batching.default_queue_policy.max_queue_size,
+            preferred_rows=tuple(sorted(set(batching.preferred_batch_size))),
+            parameters=()
+            if tuning
+            else tuple(sorted((key, value.string_value) for key, value in message.parameters.items())),
+            asked=message.SerializeToString(deterministic=True),
+            notes=tuple(self._notes()),
+        )
+
+    def _tensors(self, tensors: Any) -> tuple[TensorShape, ...]:
+        front = (-1,) if self.max_batch_rows > 0 else ()
+        return tuple(TensorShape(t.name, datatype_of(t.data_type), (*front, *t.dims)) for t in tensors)
+
+    def _version_policy(self) -> VersionPolicy:
+        policy = self.message.version_policy
+        match policy.WhichOneof("policy_choice"):
+            case "all":
+                return VersionPolicy(latest=0)
+            case "specific":
+                return VersionPolicy(specific=tuple(sorted(set(policy.specific.versions))))
+            case _:
+                return VersionPolicy(latest=policy.latest.num_versions or 1)
+
+    def _notes(self) -> Iterator[str]:
+        if self.asked_backend not in {"", "openvino", "identity"}:
+            yield f"{self.asked_backend} is asked for; OpenVINO reads the format and runs it"
+            if self.message.parameters:
+                yield f"parameters for {self.asked_backend} are without effect: " + ", ".join(
+                    sorted(self.message.parameters)
+                )
+
+
+def datatype_of(data_type: int) -> str:
+    """inference.DataType -> OIP name: TYPE_FP32 -> FP32, TYPE_STRING -> BYTES."""
+    name: str = protos.enum_type("inference.DataType").values_by_number[data_type].name
+    return "BYTES" if name == "TYPE_STRING" else name.removeprefix("TYPE_")
+
+
+def data_type_of(datatype: str) -> int:
+    """The reverse of `datatype_of`; KeyError when Triton has no such type."""
+    name = "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
+    number: int = protos.enum_type("inference.DataType").values_by_name[name].number
+    return number

@@ -1,0 +1,155 @@
+"""`run(config)`: a server from start to exit, as `fastserve serve` has it. Owns signals, the ready file and
+exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+import fastserve
+from fastserve import Engine, config
+from fastserve.lifecycle import Scan, scan_repositories
+from fastserve.server.banner import banner, describe
+from fastserve.server.example_request import curl
+from fastserve.server.listeners import StartError
+from fastserve.server.progress import progress_display
+from fastserve.server.ready_file import ReadyFile
+from fastserve.server.server import Server
+
+log = logging.getLogger("fastserve.server")
+
+EXIT_UNFINISHED = 1  # requests in flight were given up when the exit timeout passed
+
+
+def run(configuration: config.Config) -> int:
+    """Serves until SIGTERM or SIGINT; the exit code. Raises StartError (or another FastserveError), whose text is one
+    line that says what to do, when it cannot start."""
+    scan = _prepare(configuration)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(configuration, scan))
+
+
+def _prepare(configuration: config.Config) -> Scan:
+    """Everything that can be wrong before a port is opened."""
+    if not configuration.repository.model_repository:
+        raise StartError("there is nothing to serve: name a folder of models with --model-repository")
+    cache_dir = configuration.openvino.cache_dir
+    if cache_dir is not None:
+        _check_writable(cache_dir)
+    parameters = {} if cache_dir is None else {"openvino": {"CACHE_DIR": os.fspath(cache_dir)}}
+    ReadyFile(configuration.server.ready_file).clear()
+    return scan_repositories(configuration.repository.model_repository, parameters)
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StartError(
+            f"cannot write to the cache folder {folder}: {os.strerror(error.errno or 0)}; choose another with "
+            "--openvino-cache-dir or change its rights"
+        ) from None
+
+
+async def _serve(configuration: config.Config, scan: Scan) -> int:
+    stop = _Stop()
+    with progress_display() as on_progress:
+        server = Server(
+            configuration.server,
+            configuration.limits,
+            configuration.repository,
+            Engine(max_queue_requests=configuration.limits.max_queue_requests),
+            on_progress=on_progress,
+        )
+        logging.getLogger("fastserve.access").setLevel(
+            logging.INFO if configuration.logging.access_log else logging.WARNING
+        )
+        if configuration.logging.access_log:
+            log.warning("the access log has every request but inference, which is not written there yet")
+        await server.start(scan)
+        log.info("listening", extra=server.addresses)
+        loading = asyncio.create_task(server.loaded())
+        await stop.or_done(loading)
+    ready_file = ReadyFile(configuration.server.ready_file)
+    if loading.done() and loading.result():
+        _announce(server, _is_human(configuration.logging))
+        ready_file.write(server.addresses)
+        gc.collect()
+        gc.freeze()  # what is there now stays: later collections need not look at it
+    await stop.wait()
+    log.info(
+        "stopping: answering what is in flight", extra={"exit_timeout_s": configuration.limits.exit_timeout_s}
+    )
+    ready_file.remove()
+    loading.cancel()
+    if await server.stop(configuration.limits.exit_timeout_s):
+        log.info("stopped")
+        return 0
+    log.error(
+        "requests were still unfinished after %g s: ending without them", configuration.limits.exit_timeout_s
+    )
+    _exit_now(EXIT_UNFINISHED)
+    raise AssertionError("not reached")
+
+
+def _announce(server: Server, human: bool) -> None:
+    """A banner for people, log lines for machines."""
+    statuses = server.engine.core.status()
+    ready = [s for s in statuses if s.state == "READY"]
+    if human:
+        states = server.reconciler.model_states()
+        color = sys.stderr.isatty()
+        sys.stderr.write(banner(fastserve.__version__, server.addresses, statuses, states, color=color))
+        return
+    for status in ready:
+        log.info(
+            "%s %s", status.model, describe(status), extra={"model": status.model, "version": status.version}
+        )
+    log.info("ready; try: %s", curl(server.addresses["http"], ready), extra=server.addresses)
+
+
+def _is_human(logs: config.Logging) -> bool:
+    return logs.format == "human" or (logs.format == "auto" and sys.stderr.isatty())
+
+
+class _Stop:
+    """SIGTERM and SIGINT: the first asks to stop, the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    async def wait(self) -> None:
+        await self._asked.wait()
+
+    async def or_done(self, task: asyncio.Task[bool]) -> None:
+        """Returns when the task is done or somebody asks to stop."""
+        asked = asyncio.create_task(self._asked.wait())
+        await asyncio.wait([asked, task], return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+
+    def _on_signal(self, number: int) -> None:
+        if self._asked.is_set():
+            log.error("second signal: ending at once")
+            _exit_now(128 + number)
+        self._asked.set()
+
+
+def _exit_now(code: int) -> None:
+    """Without destructors: an engine that still works would wait for its work."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

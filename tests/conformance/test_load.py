@@ -1,0 +1,95 @@
+"""A queue that is full, and what the metrics port says afterwards."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from model_repository import SLOW_S, TIGHT_QUEUE
+from wire import Infer, Refused, Rest, fp32, grpc_infer
+
+REQUEST = Infer("tight", (fp32("INPUT0", 1, 4),), id="t")
+OFFERED = 10
+
+
+def over_grpc(server: Any) -> tuple[bool, int, str, float]:
+    started = time.monotonic()
+    with grpc.insecure_channel(server.grpc) as channel:
+        answer = grpc_infer(channel, REQUEST)
+        taken = time.monotonic() - started
+        refused = isinstance(answer, Refused)
+        return not refused, answer.code if refused else 0, answer.message if refused else "", taken
+
+
+def over_rest(server: Any) -> tuple[bool, int, str, float]:
+    started = time.monotonic()
+    rest = Rest(server.http)
+    status, body = rest.infer(REQUEST)
+    taken = time.monotonic() - started
+    rest.close()
+    return status == 200, status, body.get("error", ""), taken
+
+
+@pytest.mark.parametrize(("ask", "code"), [(over_grpc, 14), (over_rest, 503)], ids=["grpc", "rest"])
+def test_a_full_queue_refuses_at_once_and_serves_what_it_took(server: Any, ask: Any, code: int) -> None:
+    before = server.scrape()
+    with ThreadPoolExecutor(OFFERED) as pool:
+        answers = list(pool.map(ask, [server] * OFFERED))
+    served = [answer for answer in answers if answer[0]]
+    refused = [answer for answer in answers if not answer[0]]
+    # One or two are on the device when the rest arrives, TIGHT_QUEUE wait.
+    assert TIGHT_QUEUE + 1 <= len(served) <= TIGHT_QUEUE + 2
+    assert {answer[1] for answer in refused} == {code}
+    assert all("Exceeds maximum queue size" in answer[2] for answer in refused)
+    assert max(answer[3] for answer in refused) < SLOW_S
+    assert ask(server)[0]  # and the next one is served
+    grown = {name: value - before.get(name, 0) for name, value in server.scrape().items()}
+    labels = 'model="tight",version="1"'
+    assert grown[f"nv_inference_request_success{{{labels}}}"] == len(served) + 1
+    assert grown[f'nv_inference_request_failure{{{labels},reason="REJECTED"}}'] == len(refused)
+
+
+def test_metrics(server: Any, channel: grpc.Channel) -> None:
+    request = Infer("batch_fp32", (fp32("INPUT0", 3, 4),))
+    grpc_infer(channel, request)
+    before = server.scrape()
+    grpc_infer(channel, request)
+    after = server.scrape()
+    labels = 'model="batch_fp32",version="1"'
+    grown = {name: after[name] - before[name] for name in before if name in after}
+    assert grown[f"nv_inference_request_success{{{labels}}}"] == 1
+    assert grown[f"nv_inference_count{{{labels}}}"] == 3
+    assert grown[f"nv_inference_exec_count{{{labels}}}"] == 1
+    assert grown[f"nv_inference_request_duration_us{{{labels}}}"] > 0
+    assert grown[f'fastserve_stage_seconds_count{{{labels},stage="total"}}'] == 1
+    assert after[f"nv_inference_pending_request_count{{{labels}}}"] == 0
+    assert after['fastserve_connections{protocol="grpc"}'] >= 1
+    assert grown["fastserve_received_bytes_total"] > 48
+    assert after["process_resident_memory_bytes"] > 0
+    assert after['fastserve_model_state{model="broken",version="1",state="FAILED"}'] == 1
+    assert "fastserve_loop_lag_seconds" in after
+
+
+def test_refusals_are_counted(server: Any, channel: grpc.Channel) -> None:
+    def refused() -> float:
+        return sum(
+            v for name, v in server.scrape().items() if name.startswith("fastserve_requests_refused_total")
+        )
+
+    before = refused()
+    assert isinstance(grpc_infer(channel, Infer("nope", REQUEST.inputs)), Refused)
+    assert refused() == before + 1
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/health/live", "/metrics/"])
+def test_the_metrics_port_has_nothing_else(server: Any, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"http://{server.metrics}{path}", timeout=5)
+    assert caught.value.code == 404
+    assert json.loads(caught.value.read()) == {"error": "Not Found"}

@@ -1,0 +1,501 @@
+"""REST by hand: JSON and the binary extension (contracts §2.4), HTTP/1.1's corners, and what bodies must not be."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from wire import Infer, Rest, Tensor, fp32, rest_body
+
+INFER = "/v2/models/batch_fp32/infer"
+GOOD = Infer("batch_fp32", (fp32("INPUT0", 2, 4),), id="good")
+
+
+@pytest.fixture(scope="module")
+def rest(server: Any) -> Iterator[Rest]:
+    opened = Rest(server.http)
+    yield opened
+    opened.close()
+
+
+def body(data: Any, datatype: str = "FP32", shape: Any = (1, 4), **extra: Any) -> bytes:
+    tensor = {"name": "INPUT0", "datatype": datatype, "shape": list(shape), "data": data}
+    return json.dumps({"inputs": [tensor], **extra}).encode()
+
+
+def served_still(rest: Rest) -> bool:
+    status, answer = rest.infer(GOOD)
+    return bool(status == 200 and answer["id"] == "good" and rest.is_same_connection)
+
+
+# --- JSON
+
+
+@pytest.mark.parametrize(
+    "data",
+    [[1, 2.5, -3e2, 4], [[1, 2.5, -300, 4]], [[1.0, 25e-1, -300.0, 4]]],
+    ids=["flat", "nested", "other spellings"],
+)
+def test_flat_and_nested_data(rest: Rest, data: Any) -> None:
+    status, answer = rest.post(INFER, body(data, id="7"))
+    assert status == 200
+    assert answer == {
+        "id": "7",
+        "model_name": "batch_fp32",
+        "model_version": "1",
+        "outputs": [{"name": "OUTPUT0", "datatype": "FP32", "shape": [1, 4], "data": [1, 2.5, -300, 4]}],
+    }
+
+
+def test_id_only_if_given(rest: Rest) -> None:
+    _, answer = rest.post(INFER, body([1, 2, 3, 4]))
+    assert "id" not in answer
+
+
+def test_fields_in_another_order_and_unknown_ones(rest: Rest) -> None:
+    text = (
+        b'{"inputs":[{"data":[1,2,3,4],"shape":[1,4],"unknown":{"a":[1]},"datatype":"FP32","name":"INPUT0"}],'
+        b'"more":null,"id":"x"}'
+    )
+    status, answer = rest.post(INFER, text)
+    assert (status, answer["id"]) == (200, "x")
+
+
+def test_texts_with_escapes(rest: Rest) -> None:
+    texts = ["", "ü✓\U0001f600", 'quote" \\ / \b\f\n\r\t', "\u0001"]
+    status, answer = rest.post("/v2/models/batch_bytes/infer", body(texts, "BYTES"))
+    assert status == 200
+    assert answer["outputs"][0]["data"] == texts
+
+
+@pytest.mark.parametrize("path", ["/v2/models/versions/infer", "/v2/models/versions/versions/3/infer"])
+def test_versions_in_the_path(rest: Rest, path: str) -> None:
+    status, answer = rest.post(path, body([1, 2, 3, 4], shape=(4,)))
+    assert (status, answer["model_version"]) == (200, "3" if "versions/3" in path else "7")
+
+
+def test_content_type_does_not_matter(rest: Rest) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl -d sends
+    status, _ = rest.post(INFER, body([1, 2, 3, 4]), headers)
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", ""),
+        (b"{", ""),
+        (body([1, 2, 3, 4])[:-1], ""),
+        (body([1, 2, 3, 4])[:40], ""),
+        (body([1, 2, 3, 4]) + b"}", ""),
+        (b"[]", ""),
+        (b"null", ""),
+        (b'{"inputs":{}}', "inputs"),
+        (b'{"id":"x"}', "inputs"),
+        (b'{"id":7,"inputs":[]}', "id"),
+        (b'{"inputs":[{"datatype":"FP32","shape":[1,4],"data":[1,2,3,4]}]}', "name"),
+        (b'{"inputs":[{"name":"INPUT0","shape":[1,4],"data":[1,2,3,4]}]}', "datatype"),
+        (b'{"inputs":[{"name":"INPUT0","datatype":"FP32","data":[1,2,3,4]}]}', "shape"),
+        (b'{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1,4]}]}', "data"),
+        (body([1, 2, 3, 4], shape=[1, 4.5]), "shape"),
+        (body([1, 2, 3, 4], shape=[1, "4"]), "shape"),
+        (body([1, 2, 3, 4], shape=[1, 10**30]), "shape"),
+        (body([1, 2, 3]), "INPUT0"),
+        (body([1, 2, 3, 4, 5]), "INPUT0"),
+        (body([[1, 2], [3, 4]]), "INPUT0"),
+        (body([1, 2, 3, "4"]), "INPUT0"),
+        (body([1, 2, 3, None]), "INPUT0"),
+        (body([1, 2, 3, True]), "INPUT0"),
+        (body("text"), "INPUT0"),
+        (body([1, 2, 3, float("nan")]), ""),
+        (body([1, 2, 3, 4]).replace(b"4]", b"1e999]"), "INPUT0"),
+        (b"\xef\xbb\xbf" + body([1, 2, 3, 4]), ""),
+        (b'{"id":"\xff\xfe","inputs":[]}', ""),
+        (b"[" * 100_000, ""),
+        (b'{"a":' * 50_000, ""),
+    ],
+)
+def test_bad_json(rest: Rest, text: bytes, words: str) -> None:
+    status, answer = rest.post(INFER, text)
+    assert status == 400, answer
+    assert list(answer) == ["error"]
+    assert words in answer["error"]
+    assert len(answer["error"]) <= 1024
+    assert served_still(rest)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "element"),
+    [
+        ("INT8", [1, 2, 128, 4], "[2]"),
+        ("INT8", [1, 2, 3, 4.5], "[3]"),
+        ("UINT8", [-1, 2, 3, 4], "[0]"),
+        ("UINT64", [1 << 64, 0, 0, 0], "[0]"),
+        ("INT64", [0, -(1 << 63) - 1, 0, 0], "[1]"),
+        ("BOOL", [True, False, 2, True], "[2]"),
+        ("BYTES", ["a", "b", 3, "d"], "[2]"),
+    ],
+)
+def test_numbers_out_of_range_name_input_and_element(
+    rest: Rest, datatype: str, data: Any, element: str
+) -> None:
+    status, answer = rest.post(f"/v2/models/batch_{datatype.lower()}/infer", body(data, datatype))
+    assert status == 400
+    assert 'inputs["INPUT0"].data' in answer["error"]
+    assert element in answer["error"]
+    assert served_still(rest)
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_half_precision_is_not_for_json(rest: Rest, datatype: str) -> None:
+    status, answer = rest.post(f"/v2/models/batch_{datatype.lower()}/infer", body([1, 2, 3, 4], datatype))
+    assert status == 400
+    assert datatype in answer["error"]
+    assert served_still(rest)
+
+
+# --- the binary extension
+
+
+def binary(header: dict[str, Any], data: bytes, length: str | None = None) -> tuple[bytes, dict[str, str]]:
+    text = json.dumps(header).encode()
+    return text + data, {"Inference-Header-Content-Length": str(len(text)) if length is None else length}
+
+
+def tensor(size: int | None, **extra: Any) -> dict[str, Any]:
+    parameters = {} if size is None else {"parameters": {"binary_data_size": size}}
+    return {"name": "INPUT0", "datatype": "FP32", "shape": [1, 4], **parameters, **extra}
+
+
+DATA = np.arange(4, dtype=np.float32).tobytes()
+
+
+def test_binary_in_json_out(rest: Rest) -> None:
+    status, answer = rest.post(INFER, *binary({"inputs": [tensor(16)]}, DATA))
+    assert (status, answer["outputs"][0]["data"]) == (200, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"outputs": [{"name": "OUTPUT0", "parameters": {"binary_data": True}}]},
+        {"parameters": {"binary_data_output": True}},
+    ],
+    ids=["output", "request"],
+)
+def test_binary_out(rest: Rest, asked: dict[str, Any]) -> None:
+    text = json.dumps({"inputs": [tensor(None, data=[0, 1, 2, 3])], **asked}).encode()
+    status, headers, content = rest.ask("POST", INFER, text)
+    assert (status, headers["content-type"]) == (200, "application/octet-stream")
+    length = int(headers["inference-header-content-length"])
+    (output,) = json.loads(content[:length])["outputs"]
+    assert "data" not in output
+    assert output["parameters"] == {"binary_data_size": 16}
+    assert content[length:] == DATA
+
+
+def test_an_outputs_own_wish_wins(rest: Rest) -> None:
+    wish = {"name": "OUTPUT0", "parameters": {"binary_data": False}}
+    text = {"inputs": [tensor(16)], "outputs": [wish], "parameters": {"binary_data_output": True}}
+    status, answer = rest.post(INFER, *binary(text, DATA))
+    assert (status, answer["outputs"][0]["data"]) == (200, [0, 1, 2, 3])
+
+
+def test_a_raw_request_without_json(rest: Rest) -> None:
+    x = np.arange(4, dtype=np.float32)
+    status, headers, content = rest.ask("POST", INFER, x.tobytes(), {"Inference-Header-Content-Length": "0"})
+    assert status == 200, content
+    length = int(headers["inference-header-content-length"])
+    assert json.loads(content[:length])["outputs"][0]["shape"] == [1, 4]
+    assert content[length:] == x.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "length", "words"),
+    [
+        ({"inputs": [tensor(16)]}, DATA, "100000", "inference header size should be in range"),
+        ({"inputs": [tensor(16)]}, DATA, "-1", "inference header size should be in range"),
+        ({"inputs": [tensor(16)]}, DATA, "12x", "nference"),
+        ({"inputs": [tensor(16)]}, DATA, "10", ""),
+        (
+            {"inputs": [tensor(16)]},
+            DATA[:-1],
+            None,
+            "unexpected size for input 'INPUT0', expecting 16 additional bytes",
+        ),
+        (
+            {"inputs": [tensor(16)]},
+            DATA + b"x",
+            None,
+            "unexpected additional input data for model 'batch_fp32'",
+        ),
+        ({"inputs": [tensor(12)]}, DATA[:12], None, "input byte size mismatch for input 'INPUT0'"),
+        ({"inputs": [tensor(-16)]}, DATA, None, "binary_data_size"),
+        ({"inputs": [tensor(1 << 70)]}, DATA, None, "binary_data_size"),
+        ({"inputs": [tensor(16, data=[1, 2, 3, 4])]}, DATA, None, "INPUT0"),
+        ({"inputs": [tensor(None)]}, b"", None, "data"),
+        ({"inputs": [tensor(None, parameters={"binary_data_size": "16"})]}, DATA, None, "binary_data_size"),
+    ],
+)
+def test_bad_binary(rest: Rest, header: Any, data: bytes, length: str | None, words: str) -> None:
+    status, answer = rest.post(INFER, *binary(header, data, length))
+    assert status == 400, answer
+    assert words in answer["error"]
+    assert served_still(rest)
+
+
+def test_binary_size_without_the_header(rest: Rest) -> None:
+    text, _ = binary({"inputs": [tensor(16)]}, b"")
+    status, answer = rest.post(INFER, text)
+    assert status == 400
+    assert "INPUT0" in answer["error"]
+    assert served_still(rest)
+
+
+def test_compressed_bodies_are_refused_by_name(rest: Rest) -> None:
+    status, answer = rest.post(INFER, gzip.compress(body([1, 2, 3, 4])), {"Content-Encoding": "gzip"})
+    assert status == 415
+    assert "content-encoding" in answer["error"]
+    assert served_still(rest)
+
+
+def test_a_large_json_body(rest: Rest) -> None:
+    x = [float(i % 977) for i in range(100_000)]
+    status, answer = rest.post("/v2/models/any_fp32/infer", body(x, shape=(100, 1000)))
+    assert status == 200
+    assert answer["outputs"][0]["data"] == x
+
+
+# --- paths and methods
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_wrong_method(rest: Rest, method: str) -> None:
+    status, headers, content = rest.ask(method, INFER)
+    assert (status, headers["allow"]) == (405, "POST")
+    assert list(json.loads(content)) == ["error"]
+    assert served_still(rest)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/v3"),
+        ("GET", "/v2/nothing"),
+        ("POST", "/v2/models/batch_fp32/infer/"),
+        ("POST", "/infer"),
+    ],
+)
+def test_unknown_paths(rest: Rest, method: str, path: str) -> None:
+    status, _, content = rest.ask(method, path, b"{}" if method == "POST" else None)
+    assert (status, json.loads(content)) == (404, {"error": "Not Found"})
+    assert served_still(rest)
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "a%2fb", "a%00b", "%ff", "%zz", "a%0d%0ab", "x" * 300])
+@pytest.mark.parametrize("route", ["", "/infer"])
+def test_names_in_paths(rest: Rest, name: str, route: str) -> None:
+    method = "POST" if route else "GET"
+    status, _, content = rest.ask(method, f"/v2/models/{name}{route}", body([1, 2, 3, 4]) if route else None)
+    assert status in (400, 404), content
+    assert list(json.loads(content)) == ["error"]
+    assert len(content) <= 1024
+    assert served_still(rest)
+
+
+def test_head(rest: Rest) -> None:
+    status, _, content = rest.ask("HEAD", "/v2/health/ready")
+    assert (status, content) == (200, b"")
+    assert served_still(rest)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/v2/health/live", {"live": True}),
+        ("GET", "/v2/health/ready", {"ready": True}),
+        ("GET", "/v2/models/mlp/ready", {"name": "mlp", "ready": True}),
+    ],
+)
+def test_health_bodies(rest: Rest, method: str, path: str, expected: Any) -> None:
+    status, headers, content = rest.ask(method, path)
+    assert (status, json.loads(content)) == (200, expected)
+    assert headers["content-type"] == "application/json"
+
+
+def test_not_ready_models_are_400(rest: Rest) -> None:
+    for model in ("broken", "nothing", "mlp/versions/9"):
+        status, _, content = rest.ask("GET", f"/v2/models/{model}/ready")
+        assert (status, json.loads(content)) == (400, {"error": "Model version not ready"})
+
+
+# --- HTTP/1.1
+
+
+class Raw:
+    """Bytes as they are."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.split(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.file = self.socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        status = int(self.file.readline().split()[1])
+        headers = {}
+        while (line := self.file.readline().strip()) != b"":
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        return status, headers, self.file.read(int(headers.get("content-length", 0)))
+
+    def is_closed(self) -> bool:
+        """By the server, after whatever it still had to say."""
+        try:
+            return self.file.read() == b""
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def raw(server: Any) -> Iterator[Raw]:
+    opened = Raw(server.http)
+    yield opened
+    opened.close()
+
+
+def post(path: str, content: bytes, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(content)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+def test_pipelined_requests_are_answered_in_order(raw: Raw) -> None:
+    slow = post("/v2/models/slow/infer", body([9, 9, 9, 9], id="0"))
+    health = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    raw.send(
+        slow + post(INFER, body([1, 2, 3, 4], id="1")) + health + post(INFER, body([5, 6, 7, 8], id="2"))
+    )
+    answers = [raw.answer() for _ in range(4)]
+    assert [status for status, _, _ in answers] == [200] * 4
+    assert [json.loads(content).get("id") for _, _, content in answers] == ["0", "1", None, "2"]
+
+
+def test_a_request_in_single_bytes(raw: Raw) -> None:
+    raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for byte in post(INFER, body([1, 2, 3, 4], id="slow")):
+        raw.send(bytes([byte]))
+    status, _, content = raw.answer()
+    assert (status, json.loads(content)["id"]) == (200, "slow")
+
+
+def test_a_chunked_body(raw: Raw) -> None:
+    text = body([1, 2, 3, 4], id="chunked")
+    pieces = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in (text[:10], text[10:11], text[11:]))
+    raw.send(
+        f"POST {INFER} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+        + pieces
+        + b"0\r\n\r\n"
+    )
+    status, _, content = raw.answer()
+    assert (status, json.loads(content)["id"]) == (200, "chunked")
+
+
+def test_expect_continue(raw: Raw) -> None:
+    text = body([1, 2, 3, 4])
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(text)}\r\nexpect: 100-continue\r\n\r\n"
+    raw.send(head.encode())
+    assert raw.answer()[0] == 100
+    raw.send(text)
+    assert raw.answer()[0] == 200
+
+
+def test_connection_close_and_http_1_0(server: Any) -> None:
+    for text in (
+        b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"GET /v2/health/live HTTP/1.0\r\n\r\n",
+    ):
+        opened = Raw(server.http)
+        opened.send(text)
+        assert opened.answer()[0] == 200
+        assert opened.is_closed()
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /v2 HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /v2 HTTP/1.1\r\nhost: x\r\ncontent-length: -3\r\n\r\n",
+        b"POST /v2 HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /v2 HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 5000 + b"\r\n",
+    ],
+    ids=[
+        "length and chunks",
+        "negative length",
+        "two lengths",
+        "nonsense",
+        "header",
+        "long line",
+        "many headers",
+    ],
+)
+def test_bad_framing_is_answered_and_ends_the_connection(raw: Raw, rest: Rest, head: bytes) -> None:
+    raw.send(head)
+    status, _, _ = raw.answer()
+    assert 400 <= status < 500
+    assert raw.is_closed()
+    assert served_still(rest)
+
+
+def test_a_body_over_the_limit(raw: Raw, rest: Rest) -> None:
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: {5 << 20}\r\n\r\n"
+    raw.send(head.encode())  # refused before the body is sent
+    status, _, content = raw.answer()
+    assert status == 413, content
+    assert "error" in json.loads(content)
+    assert served_still(rest)
+
+
+def test_a_chunked_body_over_the_limit(raw: Raw, rest: Rest) -> None:
+    raw.send(f"POST {INFER} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+    chunk = b"%x\r\n%s\r\n" % (1 << 20, b"a" * (1 << 20))
+    try:
+        for _ in range(6):
+            raw.send(chunk)
+    except OSError:
+        pass  # closed while we were sending
+    try:
+        status = raw.answer()[0]
+    except (OSError, IndexError):
+        status = None  # what we sent meanwhile made the kernel reset the connection before we could read
+    assert status in (413, None)
+    assert raw.is_closed()
+    assert served_still(rest)
+
+
+def test_a_body_just_under_the_limit(rest: Rest) -> None:
+    request = Infer("any_fp32", (Tensor("INPUT0", "FP32", (1023, 1024), bytes(1023 * 1024 * 4)),))
+    header, data = rest_body(request)
+    status, _, content = rest.ask(
+        "POST",
+        "/v2/models/any_fp32/infer",
+        header + data,
+        {"Inference-Header-Content-Length": str(len(header))},
+    )
+    assert status == 200, content[:200]
+    assert served_still(rest)

@@ -1,0 +1,234 @@
+"""The command as a user runs it: a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FASTSERVE = [sys.executable, "-m", "fastserve.cli"]
+HEAVY = (
+    "numpy",
+    "asyncio",
+    "pydantic",
+    "yaml",
+    "google",
+    "uvloop",
+    "starlette",
+    "rich",
+    "openvino",
+    "fastserve._core",
+)
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTSERVE_")}
+    return subprocess.run(
+        [*FASTSERVE, *arguments], capture_output=True, text=True, timeout=60, env=clean | environ, check=False
+    )
+
+
+def error_line(*arguments: str, code: int = 2, **environ: str) -> str:
+    """The one line on stderr of a command that ends with `code`."""
+    done = run(*arguments, **environ)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fastserve: error: ")
+    return line.removeprefix("fastserve: error: ")
+
+
+def cpu_seconds(*command: str) -> float:
+    """The least of several runs: other processes cost time, they do not save any."""
+    spent = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(spent)
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["check"], ["infer"], ["models"], ["config"]])
+def test_help_has_examples_and_imports_little(command: list[str]) -> None:
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert "examples:\n  fastserve " in done.stdout
+    program = (
+        "import sys; from fastserve.cli import main\n"
+        f"try: main({[*command, '--help']!r})\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    listed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert listed.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_is_quick() -> None:
+    bare = cpu_seconds(sys.executable, "-c", "pass")
+    assert cpu_seconds(*FASTSERVE, "serve", "--help") - bare < 0.15
+
+
+def test_without_a_command_there_is_help() -> None:
+    assert "serve" in run().stdout
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = " ".join(FASTSERVE)
+    done = subprocess.run(
+        ["bash", "-c", f"{command} config show --json | true; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode in {0, 1}  # 0: it had written everything before the reader went
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("fastserve ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["srve"], "invalid choice: 'srve'"),
+        (["serve", "--http-prot", "1"], "unknown argument --http-prot (see fastserve serve --help)"),
+        (["check"], "the following arguments are required: DIR"),
+        (
+            ["config", "show", "--http-port", "x"],
+            "--http-port: server.http_port: got 'x', expected an integer from 0",
+        ),
+        (["config", "show", "--http", "1"], "unknown argument --http"),  # no guessing of abbreviations
+        (["config", "show", "--config", "missing.yaml"], "--config missing.yaml: No such file or directory"),
+        (["check", "missing-folder"], "model repository 'missing-folder' does not exist"),
+        (["infer", "m", "--input", "x=zeros", "--repeat", "0"], "--repeat and --batch start at 1"),
+        (["infer", "m", "--url", "https://a"], "--url: got 'https://a', expected http://host:port"),
+        (["models", "--url", "http://a:b"], "--url: 'http://a:b' has no good port"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], fragment: str) -> None:
+    assert fragment in error_line(*arguments)
+
+
+def test_a_wrong_environment() -> None:
+    line = error_line("serve", "--model-repository", ".", FASTSERVE_SERVER_HTTP_PROT="1")
+    assert (
+        line
+        == "unknown environment variable FASTSERVE_SERVER_HTTP_PROT (did you mean FASTSERVE_SERVER_HTTP_PORT?)"
+    )
+
+
+def test_nobody_answers() -> None:
+    line = error_line("models", "--url", "http://127.0.0.1:1", code=1)
+    assert line.startswith("no server answers at http://127.0.0.1:1: start one with `fastserve serve`")
+
+
+def test_debug_shows_where() -> None:
+    done = run("--debug", "check", "missing-folder")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_config_show(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("limits:\n  max_streams: 5\n")
+    arguments = [
+        "config",
+        "show",
+        "--config",
+        str(file),
+        "--model-repository",
+        "a",
+        "--model-repository",
+        "b",
+    ]
+    done = run(
+        *arguments, "--access-log", "--server.grpc_port", "0", "--json", FASTSERVE_LOGGING_LEVEL="debug"
+    )
+    shown = json.loads(done.stdout)
+    picked = {path: (entry["value"], entry["source"], entry["where"]) for path, entry in shown.items()}
+    assert picked["limits.max_streams"] == (5, "file", f"{file}:2")
+    assert picked["repository.model_repository"] == (["a", "b"], "flag", "--model-repository")
+    assert picked["logging.access_log"] == (True, "flag", "--access-log")
+    assert picked["server.grpc_port"] == (0, "flag", "--server.grpc_port")
+    assert picked["logging.level"] == ("debug", "environment", "FASTSERVE_LOGGING_LEVEL")
+    assert picked["server.host"] == ("127.0.0.1", "default", "")
+    assert all(
+        entry["description"] and entry["environment"].startswith("FASTSERVE_") for entry in shown.values()
+    )
+    text = run(*arguments).stdout
+    assert f"limits.max_streams             5          {file}:2" in text
+
+
+def test_a_switch_can_be_turned_off_again() -> None:
+    done = run("config", "show", "--no-access-log", "--json", FASTSERVE_LOGGING_ACCESS_LOG="true")
+    assert json.loads(done.stdout)["logging.access_log"]["value"] is False
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "good/1").mkdir(parents=True)
+    (tmp_path / "good/config.pbtxt").write_text('backend: "identity"')
+    return tmp_path
+
+
+def test_check_of_a_good_repository(repository: Path) -> None:
+    done = run("check", str(repository))
+    assert done.returncode == 0
+    assert done.stdout == "good  ok       version 1         identity\n1 model, no problem found\n"
+
+
+def test_check_of_an_empty_repository(tmp_path: Path) -> None:
+    done = run("check", str(tmp_path))
+    assert (done.returncode, done.stdout.startswith("no models")) == (0, True)
+
+
+def test_check_shows_every_problem(repository: Path) -> None:
+    (repository / "bad/1").mkdir(parents=True)
+    (repository / "bad/config.pbtxt").write_text('name: "bed"\n\nsequence_batching { }\n')
+    (repository / "empty").mkdir()
+    done = run("check", str(repository))
+    assert done.returncode == 1
+    assert [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")] == [
+        "bad/config.pbtxt:1: name: got 'bed', but the folder is named 'bad'",
+        "bad/config.pbtxt:3: sequence_batching is not supported yet",
+        "empty: has no version folder (a folder named 1, 2, ...)",
+    ]
+    assert done.stdout.endswith("3 models, 3 problems\n")
+    shown = json.loads(run("check", "--json", str(repository)).stdout)
+    assert shown["ok"] is False
+    assert [(p["file"], p["line"]) for p in shown["models"][0]["problems"]] == [
+        ("bad/config.pbtxt", 1),
+        ("bad/config.pbtxt", 3),
+    ]
+
+
+def test_check_with_load(repository: Path) -> None:
+    tensors = (
+        'input { name: "x" data_type: TYPE_FP32 dims: 3 } output { name: "y" data_type: TYPE_FP32 dims: 3 }'
+    )
+    (repository / "good/config.pbtxt").write_text(f'backend: "identity" max_batch_size: 4 {tensors}')
+    (repository / "cut/1").mkdir(parents=True)
+    (repository / "cut/1/model.onnx").write_bytes(b"\x08\x07 not a model")
+    done = run("check", "--load", "--json", str(repository))
+    assert done.returncode == 1, done.stderr
+    cut, good = json.loads(done.stdout)["models"]
+    assert good["problems"] == []
+    assert good["versions"][0]["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]
+    assert good["versions"][0]["max_batch_size"] == 4
+    assert [(p["file"], p["version"]) for p in cut["problems"]] == [("cut/1", 1)]
+
+
+def test_serve_without_models_says_what_to_do() -> None:
+    done = run("serve")
+    assert done.returncode == 2
+    assert "--model-repository" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

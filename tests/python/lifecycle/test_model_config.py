@@ -1,0 +1,271 @@
+"""A corpus of config.pbtxt files: what is understood, and what is refused in which line."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastserve.lifecycle.model_config import Settings, VersionPolicy, name_error, read_config
+from fastserve.lifecycle.version_spec import TensorShape
+
+INPUT = 'input { name: "x" data_type: TYPE_FP32 dims: [ 3 ] }'
+
+
+def good(text: str, model: str = "m") -> Settings:
+    settings, problems = read_config(model, text)
+    assert [str(problem) for problem in problems] == []
+    assert settings is not None
+    return settings
+
+
+# (text, [(line, what the message holds)]): all problems, in the order of the lines
+REFUSED: list[tuple[str, list[tuple[int, str]]]] = [
+    # not text protobuf
+    ("name m", [(1, "")]),
+    ("input {", [(1, 'Expected "}"')]),
+    ("\n\nmax_batch_size: abc", [(3, "Couldn't parse integer: abc")]),
+    ("max_batch_size: 99999999999", [(1, "out of range")]),
+    ("max_batch_size: 1\n\nmax_batch_size: 2", [(3, "max_batch_size is given twice")]),
+    ('name: "m\n', [(1, "")]),
+    ("{{{{", [(1, "")]),
+    ("a {" * 3000, [(1, "")]),
+    # unknown: every one of them, whatever its line
+    ("foo: 1", [(1, "unknown field 'foo'")]),
+    ("max_batch_sizes: 1", [(1, "unknown field 'max_batch_sizes' (did you mean max_batch_size?)")]),
+    ("foo: 1\n# bar\nbar { baz: 2 }", [(1, "'foo'"), (3, "'bar'")]),
+    (
+        'input {\n  name: "x"\n  data_type: TYPE_FP32\n  dims: 1\n  dimz: [1,\n2]\n}',
+        [(5, "unknown field 'input.dimz' (did you mean dims?)"), (6, "input.dimz")],
+    ),
+    (
+        'input {\n name: "x"\n data_type: TYPE_FLOAT\n dims: 1 }',
+        [(3, "TYPE_FLOAT is not a value of DataType")],
+    ),
+    ("instance_group {\n  kind: KIND_TPU }", [(2, "KIND_TPU is not a value of Kind")]),
+    # not supported yet
+    ("\nsequence_batching { }", [(2, "sequence_batching is not supported yet")]),
+    (
+        "sequence_batching {\n max_sequence_idle_microseconds: 1\n}",
+        [(1, "sequence_batching is not supported yet")],
+    ),
+    (
+        'platform: "ensemble"\nensemble_scheduling {\n}',
+        [(1, "'ensemble' is not available"), (2, "ensemble_scheduling")],
+    ),
+    (
+        "max_batch_size: 1\ndynamic_batching {\n  preserve_ordering: true\n}",
+        [(3, "preserve_ordering is not supported")],
+    ),
+    (
+        "max_batch_size: 1\ndynamic_batching: <\n  priority_levels: 2\n>",
+        [(3, "priority_levels is not supported yet")],
+    ),
+    (
+        "max_batch_size: 1\ndynamic_batching {\n default_queue_policy {\n timeout_action: DELAY\n"
+        " default_timeout_microseconds: 5\n allow_timeout_override: true } }",
+        [(4, "timeout_action"), (5, "default_timeout_microseconds"), (6, "allow_timeout_override")],
+    ),
+    (
+        "max_batch_size: 1\ndynamic_batching {\n priority_queue_policy {\n key: 1\n value { } } }",
+        [(3, "priority_queue_policy is not supported yet")],
+    ),
+    (INPUT[:-1] + "\nreshape { shape: [ ] } }", [(2, "input.reshape is not supported yet")]),
+    (INPUT[:-1] + "\nallow_ragged_batch: true }", [(2, "input.allow_ragged_batch is not supported yet")]),
+    (INPUT[:-1] + "\noptional: true }", [(2, "input.optional is not supported yet")]),
+    (INPUT[:-1] + "\nis_shape_tensor: true }", [(2, "input.is_shape_tensor is for TensorRT")]),
+    (
+        'output [\n { name: "a" data_type: TYPE_FP32 dims: 1 },\n { name: "b" data_type: TYPE_FP32 dims: 1\n'
+        '   label_filename: "labels.txt" }\n]',
+        [(4, "output.label_filename is not supported yet (classification)")],
+    ),
+    (
+        'batch_input [ {\n kind: BATCH_ELEMENT_COUNT target_name: "c" } ]',
+        [(1, "batch_input is not supported yet")],
+    ),
+    ("response_cache {\n  enable: true\n}", [(2, "response_cache.enable is not supported yet")]),
+    ("model_transaction_policy {\n decoupled: true }", [(2, "model_transaction_policy.decoupled")]),
+    ('metric_tags { key: "a" value: "b" }', [(1, "metric_tags is not supported yet")]),
+    ('model_warmup [ {\n name: "w" } ]', [(1, "model_warmup is not supported yet")]),
+    ('cc_model_filenames { key: "8.0" value: "x.plan" }', [(1, "cc_model_filenames is for GPUs")]),
+    (
+        'instance_group [ { count: 1\n host_policy: "numa0" } ]',
+        [(2, "instance_group.host_policy is not supported")],
+    ),
+    (
+        "instance_group [ {\n rate_limiter { priority: 1 } } ]",
+        [(2, "instance_group.rate_limiter is not supported")],
+    ),
+    ("instance_group [ {}, {\n passive: true } ]", [(2, "instance_group.passive is not supported yet")]),
+    # impossible
+    ('name: "other"', [(1, "got 'other', but the folder is named 'm'")]),
+    ('backend: "pytorch"', [(1, "backend: 'pytorch' is not available here; there are openvino, identity")]),
+    ('platform: "tensorrt_plan"', [(1, "platform: 'tensorrt_plan' is not available here")]),
+    ('backend: "identity"\nplatform: "onnxruntime_onnx"', [(2, "does not go with backend 'identity'")]),
+    ("max_batch_size: -1", [(1, "max_batch_size: got -1, want at least 0")]),
+    ("max_batch_size: 0\ndynamic_batching { }", [(2, "needs max_batch_size above 0, got 0")]),
+    (f"{INPUT}\ndynamic_batching {{ }}", [(2, "needs max_batch_size above 0, got none")]),
+    (
+        "max_batch_size: 4\ndynamic_batching { preferred_batch_size: [ 2,\n 8 ] }",
+        [(3, "preferred_batch_size: 8 is above max_batch_size 4")],
+    ),
+    ("max_batch_size: 4\ndynamic_batching {\npreferred_batch_size: 0 }", [(3, "got 0, want at least 1")]),
+    (
+        "max_batch_size: 4\ndynamic_batching {\nmax_queue_delay_microseconds: 9999999999 }",
+        [(3, "got 9999999999, want at most 3600000000")],
+    ),
+    ('input { name: "x"\n dims: 1 }', [(1, 'input "x": data_type is missing')]),
+    ('input { name: "x" data_type: TYPE_FP32 }', [(1, 'input "x": dims is missing')]),
+    ("input { data_type: TYPE_FP32 dims: 1 }", [(1, "input[0]: name is missing")]),
+    (f"{INPUT}\n{INPUT.replace('[ 3 ]', '4')}", [(2, 'input "x" is given twice')]),
+    (
+        'input { name: "x" data_type: TYPE_FP32 dims: [ 1,\n 0, -1,\n -2 ] }',
+        [(2, "dims[1]: got 0"), (3, "dims[3]: got -2")],
+    ),
+    (INPUT[:-1] + "\nformat: FORMAT_NCHW }", [(2, "format is for images of 3 dims, got 1")]),
+    ("version_policy { specific { versions: [ 1,\n 0 ] } }", [(2, "got 0, want at least 1")]),
+    ("\nversion_policy { specific { } }", [(2, "versions is empty")]),
+    ("version_policy { all { }\n latest { } }", [(2, "only one")]),
+    (
+        "instance_group [ { count: 1 },\n { kind: KIND_GPU\n gpus: [ 0 ] } ]",
+        [(2, "KIND_GPU, but no GPU is supported")],
+    ),
+    ("instance_group { kind: KIND_CPU\ngpus: [ 0 ] }", [(2, "gpus goes with KIND_GPU, got KIND_CPU")]),
+    ("instance_group { count: -1 }", [(1, "instance_group.count: got -1, want 1 to 1024")]),
+    ("instance_group {\ncount: 100000 }", [(2, "instance_group.count: got 100000")]),
+    ('default_model_filename: "../other/1/model.onnx"', [(1, "leaves the version directory")]),
+    ('default_model_filename: "/etc/passwd"', [(1, "leaves the version directory")]),
+    ('backend: "identity"\ndefault_model_filename: "x"', [(2, "backend identity has no model file")]),
+    (
+        'backend: "tensorflow"\nparameters {\n  key: "TF_SIGNATURE_DEF"\n  value { string_value: "s" }\n}',
+        [(3, "'TF_SIGNATURE_DEF' of tensorflow has no counterpart on OpenVINO")],
+    ),
+    (
+        'optimization { execution_accelerators {\n cpu_execution_accelerator [ {\n name: "tvm" } ] } }',
+        [(2, "'tvm' is not supported yet")],
+    ),
+    # several at once
+    (
+        'name: "o"\nfoo: 1\nbatch_output { }',
+        [(1, "folder is named"), (2, "unknown field 'foo'"), (3, "batch_output")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), REFUSED, ids=[text[:40] for text, _ in REFUSED])
+def test_refused_with_file_and_line(text: str, expected: list[tuple[int, str]]) -> None:
+    settings, problems = read_config("m", text)
+    assert settings is None
+    assert [problem.line for problem in problems] == [line for line, _ in expected]
+    for problem, (line, fragment) in zip(problems, expected, strict=True):
+        assert str(problem).startswith(f"m/config.pbtxt:{line}: ")
+        assert fragment in problem.message
+        assert "\n" not in problem.message
+
+
+def test_a_whole_file() -> None:
+    settings = good(
+        """
+        # comment { with: "brackets" }
+        name: "m"
+        platform: "openvino"
+        max_batch_size: 8
+        input [ { name: "x", data_type: TYPE_FP32, format: FORMAT_NCHW, dims: [ 3, -1, 224 ] },
+                { name: "words" data_type: TYPE_STRING dims: 1 } ]
+        output { name: "y" data_type: TYPE_INT64 dims: [ 10 ] }
+        version_policy: { specific: { versions: [ 3, 1 ] } }
+        instance_group [ { count: 2 kind: KIND_CPU }, { kind: KIND_AUTO } ]
+        dynamic_batching {
+          preferred_batch_size: [ 8, 4 ]
+          max_queue_delay_microseconds: 100
+          default_queue_policy { max_queue_size: 7 }
+        }
+        default_model_filename: "net.onnx"
+        parameters: { key: "NUM_STREAMS" value: { string_value: "2" } }
+        parameters { key: "PERFORMANCE_HINT" value { string_value: "LATENCY" } }
+        optimization { cuda { graphs: true } input_pinned_memory { enable: true } }
+        """
+    )
+    assert settings.backend == "openvino"
+    assert settings.max_batch_rows == 8
+    assert settings.inputs == (
+        TensorShape("x", "FP32", (-1, 3, -1, 224)),
+        TensorShape("words", "BYTES", (-1, 1)),
+    )
+    assert settings.outputs == (TensorShape("y", "INT64", (-1, 10)),)
+    assert settings.version_policy == VersionPolicy(specific=(1, 3))
+    assert settings.instance_count == 3
+    assert settings.preferred_rows == (4, 8)
+    assert (settings.max_queue_delay_us, settings.max_queue_requests) == (100, 7)
+    assert settings.file_name == "net.onnx"
+    assert settings.parameters == (("NUM_STREAMS", "2"), ("PERFORMANCE_HINT", "LATENCY"))
+    assert settings.notes == ()
+
+
+def test_an_empty_file_asks_for_nothing() -> None:
+    settings = good("")
+    assert settings.max_batch_rows == -1
+    assert (settings.backend, settings.inputs, settings.instance_count) == ("", (), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [("", -1), ("max_batch_size: 0", 0), ("max_batch_size: 4", 4), (INPUT, 0), ("dynamic_batching { }", -1)],
+)
+def test_max_batch_size_that_is_not_written(text: str, rows: int) -> None:
+    """Without it and without tensors the model decides; dims that are written mean what they say."""
+    assert good(text).max_batch_rows == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("", VersionPolicy(latest=1)),
+        ("version_policy { latest { } }", VersionPolicy(latest=1)),
+        ("version_policy { latest { num_versions: 3 } }", VersionPolicy(latest=3)),
+        ("version_policy { all { } }", VersionPolicy(latest=0)),
+        ("version_policy { specific { versions: 2 } }", VersionPolicy(specific=(2,))),
+    ],
+)
+def test_version_policy(text: str, policy: VersionPolicy) -> None:
+    assert good(text).version_policy == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "backend", "file_name"),
+    [
+        ('backend: "openvino"', "openvino", ""),
+        ('platform: "identity"', "identity", ""),
+        ('platform: "onnxruntime_onnx"', "openvino", "model.onnx"),
+        ('backend: "onnxruntime"', "openvino", "model.onnx"),
+        ('backend: "onnxruntime" platform: "onnxruntime_onnx"', "openvino", "model.onnx"),
+        ('backend: "openvino" platform: "onnxruntime_onnx"', "openvino", ""),
+        ('platform: "tensorflow_savedmodel"', "openvino", "model.savedmodel"),
+    ],
+)
+def test_backends_of_other_servers(text: str, backend: str, file_name: str) -> None:
+    settings = good(text)
+    assert (settings.backend, settings.file_name) == (backend, file_name)
+    assert bool(settings.notes) == (file_name != "")  # who asks for another backend is told
+
+
+def test_tuning_of_another_backend_is_without_effect_and_says_so() -> None:
+    settings = good(
+        'backend: "onnxruntime" parameters { key: "intra_op_thread_count" value { string_value: "1" } }'
+    )
+    assert settings.parameters == ()
+    assert "intra_op_thread_count" in settings.notes[1]
+
+
+def test_defaults_of_refused_fields_are_no_demand() -> None:
+    good("response_cache { enable: false } model_transaction_policy { decoupled: false }")
+    good("max_batch_size: 1 dynamic_batching { preserve_ordering: false priority_levels: 0 }")
+    good('optimization { execution_accelerators { cpu_execution_accelerator { name: "openvino" } } }')
+
+
+@pytest.mark.parametrize("name", ["a", "A-b_c.9", "x" * 128, ".hidden", "..."[:2] + "a"])
+def test_good_names(name: str) -> None:
+    assert name_error(name) == ""
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "...", "a b", "a/b", "ä", "x" * 129, "a\n", "a%2f"])
+def test_bad_names(name: str) -> None:
+    assert "is no model name" in name_error(name)
