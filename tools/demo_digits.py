@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
@@ -28,11 +29,13 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "build" / "demo"
 MODELS = DEMO / "models"
+READY_FILE = DEMO / "ready.json"  # addresses and pid, written by the server when it is ready
 MODEL = "digits"
 
 LEAST_ACCURACY = 0.96
 IN_FLIGHT = 16
 READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 40.0  # more than the 30 s that the server gives itself to drain
 WARM_UP_REQUESTS = 20
 
 Floats = npt.NDArray[np.float32]
@@ -102,13 +105,11 @@ class Server:
     def __init__(self, keep: bool) -> None:
         self.keep = keep
         self.log = DEMO / "server.log"
-        ready_file = DEMO / "ready.json"
-        ready_file.unlink(missing_ok=True)
         # When it stays up, well-known ports are nicer to type; otherwise whatever is free.
         http, grpc, metrics = (port if keep and is_free(port) else 0 for port in (8000, 8001, 8002))
         command = [str(Path(sys.executable).parent / "fastserve"), "serve", "--model-repository", str(MODELS)]
         command += ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
-        command += ["--ready-file", str(ready_file)]
+        command += ["--ready-file", str(READY_FILE)]
         with self.log.open("w") as log:
             # In a session of its own: Ctrl-C reaches the demo alone, which then stops the server in order.
             self.process = subprocess.Popen(
@@ -119,18 +120,18 @@ class Server:
                 start_new_session=True,
             )
         try:
-            self.addresses = self._wait(ready_file)
+            self.addresses = self._wait()
         except BaseException:  # Ctrl-C included: nobody else would end it
             self.stop()
             raise
 
-    def _wait(self, ready_file: Path) -> dict[str, str]:
+    def _wait(self) -> dict[str, str]:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise self.failure(f"the server ended with exit code {self.process.returncode}")
             with suppress(FileNotFoundError, json.JSONDecodeError):  # not there yet, or half written
-                addresses: dict[str, str] = json.loads(ready_file.read_text())
+                addresses: dict[str, str] = json.loads(READY_FILE.read_text())
                 return addresses
             time.sleep(0.02)
         raise self.failure(f"the server was not ready after {READY_TIMEOUT_S:.0f} s")
@@ -143,10 +144,24 @@ class Server:
         """SIGTERM, then the exit code; a server that does not drain in time is killed and reported as -9."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(20)
+            return self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+
+
+def stop_kept_server() -> None:
+    """Stops what an earlier --keep left behind, as its model repository is about to be written anew."""
+    with suppress(OSError, ValueError, KeyError):
+        pid = int(json.loads(READY_FILE.read_text())["pid"])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if str(MODELS).encode() not in command:
+            return  # the number belongs to another process by now
+        print(f"→ stopping the server that an earlier --keep left running (pid {pid})", flush=True)
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 def is_free(port: int) -> bool:
@@ -350,8 +365,9 @@ def next_steps(server: Server) -> None:
     http = server.addresses["http"] if server.keep else "127.0.0.1:8000"
     print("\nHow to go on:")
     if server.keep:
-        print(f"  The server stays up: pid {server.process.pid}, {server.addresses}, log {server.log}")
-        print(f"  Stop it with: kill {server.process.pid}")
+        where = ", ".join(f"{name} {server.addresses[name]}" for name in ("grpc", "http", "metrics"))
+        print(f"  The server stays up: {where}; log {server.log.relative_to(ROOT)}")
+        print(f"  Stop it: kill {server.process.pid}")
     else:
         print(f"  .venv/bin/fastserve serve --model-repository {MODELS.relative_to(ROOT)}")
     print(f"  curl -s http://{http}/v2/models/{MODEL}/infer -d @{request}")
@@ -371,6 +387,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the server running")
     arguments = parser.parse_args()
 
+    stop_kept_server()
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir(parents=True)
     print("→ training a digits classifier (a few seconds)", flush=True)

@@ -42,7 +42,8 @@ Status decode_rest_infer(std::span<const std::byte> body, std::optional<std::str
                          RestForm& form);
 
 // The input of a raw request: the signature must have one input with at most one dynamic dimension besides the batch
-// dimension; the request is one row (BYTES: one element, `body` without length prefix). All outputs are binary.
+// dimension; the request is one row (BYTES: one element, `body` without length prefix). All outputs are binary. Views
+// point into `body` and out.scratch.
 // INVALID_ARGUMENT when the model or the size does not fit.
 Status complete_raw_request(const Signature& signature, std::string_view model, std::span<const std::byte> body,
                             Request& out);

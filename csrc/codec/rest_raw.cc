@@ -53,7 +53,10 @@ Status complete_raw_request(const Signature& signature, std::string_view model, 
     return refuse(model, "has " + std::to_string(signature.inputs.size()) + " inputs, want 1");
   }
   const TensorSpec& spec = signature.inputs.front();
-  TensorView input{spec.name, spec.dtype, {}, body};
+  // The name is copied: the caller may give the version's handle back before the request is submitted.
+  const std::span<std::byte> name = out.scratch.allocate(spec.name.size());
+  std::memcpy(name.data(), spec.name.data(), spec.name.size());
+  TensorView input{{reinterpret_cast<const char*>(name.data()), name.size()}, spec.dtype, {}, body};
   FS_RETURN_IF_ERROR(raw_shape(spec, model, body.size(), signature.batches(), input.shape));
   if (spec.dtype == DType::kBytes) {
     if (body.size() > UINT32_MAX) return refuse(model, "got a body of 4 GiB or more");

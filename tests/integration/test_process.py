@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from model_repository import identity
-from running_server import command
+from running_server import command, records
 from wire import Infer, Refused, Rest, fp32, grpc_infer
 
 DELAY_S = 0.6
@@ -135,13 +135,12 @@ def test_strict_readiness(repository: Path, tmp_path: Path) -> None:
         )
     try:
         until = time.monotonic() + 30
-        records: list[dict[str, Any]] = []
-        while not any("not ready" in r["message"] for r in records):
-            assert time.monotonic() < until, records
+        lines: list[dict[str, Any]] = []
+        while not any("not ready" in line["message"] for line in lines):
+            assert time.monotonic() < until, lines
             time.sleep(0.02)
-            text = (tmp_path / "log").read_text()
-            records = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-        address = next(r["http"] for r in records if r["message"] == "listening")
+            lines = records((tmp_path / "log").read_text())
+        address = next(line["http"] for line in lines if line["message"] == "listening")
         rest = Rest(address)
         assert rest.ask("GET", "/v2/health/ready")[0] == 400
         assert rest.ask("GET", "/v2/health/live")[0] == 200

@@ -20,6 +20,11 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "fastserve.cli", *arguments]
 
 
+def records(log: str) -> list[dict[str, Any]]:
+    """The whole JSON lines of a log; what OpenVINO's libraries write to stderr by themselves is left out."""
+    return [json.loads(line) for line in log[: log.rfind("\n") + 1].splitlines() if line.startswith("{")]
+
+
 class RunningServer:
     """Starts on construction and is ready then; a context manager that stops the process whatever happened."""
 
@@ -69,7 +74,7 @@ class RunningServer:
         return self.log_path.read_text()
 
     def log_records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log().splitlines()]
+        return records(self.log())
 
     def scrape(self) -> dict[str, float]:
         """{'name{labels}': value}"""

@@ -175,7 +175,7 @@ TEST(RestDecode, NamesWhatIsMissingOrWrong) {
     const char* body;
     const char* words;
   } cases[] = {
-      {"", "the text ends too early"},
+      {"", "expected an object at byte 0"},
       {"[]", "expected an object at byte 0"},
       {"{}", "inputs: missing"},
       {"{\"inputs\":{}}", "inputs: got another type, want an array"},
@@ -292,7 +292,7 @@ TEST(RestDecode, ChecksTheHeaderLength) {
   const std::string n = std::to_string(json.size());
   EXPECT_TRUE(Decoded(json, n).status.is_ok());
   const std::string range = "inference header size should be in range (0, " + n + "), got: ";
-  for (const std::string bad : {std::to_string(json.size() + 1), std::string("-1"), std::string("-9223372036854775809"),
+  for (const std::string& bad : {std::to_string(json.size() + 1), std::string("-1"), std::string("-9223372036854775809"),
                                 std::string("9223372036854775808"), std::string("18446744073709551616"), std::string(""),
                                 std::string("1x"), std::string(" 1"), std::string("+1"), std::string("0x10"), std::string("1.0")}) {
     expect_refused(Decoded(json, bad), range + bad);
