@@ -20,7 +20,9 @@
 namespace fastserve {
 namespace {
 
-std::span<const std::byte> span_of(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> span_of(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 std::string infer_request(std::size_t tensor_bytes) {
   std::string out;
@@ -40,7 +42,9 @@ std::string infer_request(std::size_t tensor_bytes) {
 
 class Version : public ServedVersion {
  public:
-  Version() : ServedVersion("identity", 1) { signature.outputs.push_back({"y", DType::kFp32, Shape{-1, -1}, false}); }
+  Version() : ServedVersion("identity", 1) {
+    signature.outputs.push_back({"y", DType::kFp32, Shape{-1, -1}, false});
+  }
 };
 
 // The front end's part, as thin as it can be.
@@ -56,7 +60,8 @@ class Identity : public Http2Events {
   std::size_t answered = 0;
 
   void on_request(StreamId id, const Http2Head& head) override {
-    if (head.path != "/inference.GRPCInferenceService/ModelInfer" || !is_grpc_content_type(head.find("content-type"))) {
+    if (head.path != "/inference.GRPCInferenceService/ModelInfer" ||
+        !is_grpc_content_type(head.find("content-type"))) {
       return session->reset(id, Http2Error::kCancel);
     }
     benchmark::DoNotOptimize(parse_grpc_timeout(head.find("grpc-timeout")));
@@ -69,9 +74,11 @@ class Identity : public Http2Events {
     if (!call.deframer.feed_unary(bytes, call.request.message)) std::abort();
   }
   void on_end(StreamId id) override {
-    auto call = std::shared_ptr<Call>(static_cast<Call*>(session->stream_data(id)), [this](Call* c) { recycle(c); });
+    auto call =
+        std::shared_ptr<Call>(static_cast<Call*>(session->stream_data(id)), [this](Call* c) { recycle(c); });
     session->set_stream_data(id, nullptr);
-    if (!call->deframer.finish_unary() || !decode_model_infer(call->request.message.span(), call->request)) std::abort();
+    if (!call->deframer.finish_unary() || !decode_model_infer(call->request.message.span(), call->request))
+      std::abort();
     const TensorView& x = call->request.inputs.front();
     call->response.outputs.push_back({0, x.dtype, x.shape, x.data});
     if (!encode_model_infer(call->response, version_, call->request, out_)) std::abort();
@@ -110,25 +117,32 @@ class Client {
 
   void request(const std::string& body) {
     const auto nv = [](std::string_view n, std::string_view v) {
-      const auto b = [](std::string_view s) { return const_cast<std::uint8_t*>(reinterpret_cast<const std::uint8_t*>(s.data())); };
+      const auto b = [](std::string_view s) {
+        return const_cast<std::uint8_t*>(reinterpret_cast<const std::uint8_t*>(s.data()));
+      };
       return nghttp2_nv{b(n), b(v), n.size(), v.size(), NGHTTP2_NV_FLAG_NONE};
     };
-    const nghttp2_nv headers[] = {nv(":method", "POST"), nv(":scheme", "http"),
+    const nghttp2_nv headers[] = {nv(":method", "POST"),
+                                  nv(":scheme", "http"),
                                   nv(":path", "/inference.GRPCInferenceService/ModelInfer"),
-                                  nv(":authority", "localhost:8001"), nv("te", "trailers"),
-                                  nv("content-type", "application/grpc"), nv("user-agent", "grpc-bench/1.0"),
+                                  nv(":authority", "localhost:8001"),
+                                  nv("te", "trailers"),
+                                  nv("content-type", "application/grpc"),
+                                  nv("user-agent", "grpc-bench/1.0"),
                                   nv("grpc-accept-encoding", "identity, deflate, gzip")};
     body_ = &body;
     at_ = 0;
-    const nghttp2_data_provider provider{{.ptr = this}, [](nghttp2_session*, std::int32_t, std::uint8_t* to, std::size_t size,
-                                                           std::uint32_t* flags, nghttp2_data_source*, void* user) {
-      auto& self = *static_cast<Client*>(user);
-      const std::size_t n = std::min(size, self.body_->size() - self.at_);
-      std::copy_n(self.body_->data() + self.at_, n, to);
-      self.at_ += n;
-      if (self.at_ == self.body_->size()) *flags |= NGHTTP2_DATA_FLAG_EOF;
-      return static_cast<ssize_t>(n);
-    }};
+    const nghttp2_data_provider provider{
+        {.ptr = this},
+        [](nghttp2_session*, std::int32_t, std::uint8_t* to, std::size_t size, std::uint32_t* flags,
+           nghttp2_data_source*, void* user) {
+          auto& self = *static_cast<Client*>(user);
+          const std::size_t n = std::min(size, self.body_->size() - self.at_);
+          std::copy_n(self.body_->data() + self.at_, n, to);
+          self.at_ += n;
+          if (self.at_ == self.body_->size()) *flags |= NGHTTP2_DATA_FLAG_EOF;
+          return static_cast<ssize_t>(n);
+        }};
     nghttp2_submit_request(session_, nullptr, headers, std::size(headers), &provider, nullptr);
   }
   void take(std::string& out) {
@@ -138,7 +152,9 @@ class Client {
     }
   }
   void feed(const std::string& bytes) {
-    if (nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()) < 0) std::abort();
+    if (nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(bytes.data()),
+                                 bytes.size()) < 0)
+      std::abort();
   }
 
  private:
@@ -193,7 +209,8 @@ void unary(benchmark::State& state) {
     client.feed(down);
     down.clear();
   }
-  const std::size_t feeds = std::max<std::size_t>(1, std::min<std::size_t>(64, (std::size_t{1} << 20) / body.size()) / per_feed);
+  const std::size_t feeds =
+      std::max<std::size_t>(1, std::min<std::size_t>(64, (std::size_t{1} << 20) / body.size()) / per_feed);
   std::vector<std::string> wire(feeds);
   Nanos now = 0;
   for (auto _ : state) {
@@ -212,10 +229,18 @@ void unary(benchmark::State& state) {
     down.clear();
   }
   const auto requests = static_cast<double>(events.answered);
-  if (events.answered != static_cast<std::size_t>(state.iterations()) * feeds * per_feed) state.SkipWithError("lost requests");
-  state.counters["per_request"] = benchmark::Counter(requests, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  if (events.answered != static_cast<std::size_t>(state.iterations()) * feeds * per_feed)
+    state.SkipWithError("lost requests");
+  state.counters["per_request"] =
+      benchmark::Counter(requests, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
-BENCHMARK(unary)->Args({64, 1})->Args({64, 16})->Args({4096, 1})->Args({4096, 16})->Args({602112, 1})->UseManualTime();
+BENCHMARK(unary)
+    ->Args({64, 1})
+    ->Args({64, 16})
+    ->Args({4096, 1})
+    ->Args({4096, 16})
+    ->Args({602112, 1})
+    ->UseManualTime();
 
 void decode(benchmark::State& state) {
   const std::string message = infer_request(64);

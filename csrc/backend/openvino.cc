@@ -26,17 +26,21 @@ std::string property_of(const ov::CompiledModel& model, const char* name) {
 class OpenVinoModel final : public LoadedModel {
  public:
   OpenVinoModel(ModelFile file, OpenVinoSignature resolved, OpenVinoConfig config, CompiledPlan plan)
-      : file_(std::move(file)), resolved_(std::move(resolved)), config_(std::move(config)), plan_(std::move(plan)) {}
+      : file_(std::move(file)),
+        resolved_(std::move(resolved)),
+        config_(std::move(config)),
+        plan_(std::move(plan)) {}
 
   const Signature& signature() const override { return resolved_.signature; }
   int instance_count() const override { return plan_.instance_count; }
   std::span<const std::int64_t> buckets() const override { return plan_.buckets; }
 
   Result<std::unique_ptr<BackendInstance>> make_instance(int index) override {
-    return openvino_guarded(Code::kInternal, "making an instance failed", [&]() -> Result<std::unique_ptr<BackendInstance>> {
-      const auto& set = plan_.sets[static_cast<std::size_t>(index) % plan_.sets.size()];
-      return std::unique_ptr<BackendInstance>(std::make_unique<OpenVinoInstance>(set, resolved_, plan_.depth));
-    });
+    return openvino_guarded(
+        Code::kInternal, "making an instance failed", [&]() -> Result<std::unique_ptr<BackendInstance>> {
+          const auto& set = plan_.sets[static_cast<std::size_t>(index) % plan_.sets.size()];
+          return std::unique_ptr<BackendInstance>(std::make_unique<OpenVinoInstance>(set, resolved_, plan_));
+        });
   }
 
   std::map<std::string, std::string> properties() const override {
@@ -50,7 +54,8 @@ class OpenVinoModel final : public LoadedModel {
         {"compiled_models", std::to_string(plan_.sets.size() * plan_.sets.front()->sizes.size())},
         {"prepared", prepared()},
         {"batching", resolved_.batching},
-        {"run", plan_.depth == 1 ? "on the instance's thread" : "asynchronous, depth " + std::to_string(plan_.depth)},
+        {"run", plan_.on_callers_thread ? "on the instance's thread"
+                                        : "asynchronous, depth " + std::to_string(plan_.depth)},
         {"weights_bytes", std::to_string(plan_.weights_bytes)},
     };
     if (plan_.one_run != 0) all["one_run_us"] = std::to_string(plan_.one_run / kMicrosecond);
@@ -62,7 +67,8 @@ class OpenVinoModel final : public LoadedModel {
  private:
   std::string prepared() const {
     if (!resolved_.signature.batches()) return "as the model is";
-    if (plan_.buckets.empty()) return "dynamic, 1 to " + std::to_string(resolved_.signature.max_batch_rows) + " rows";
+    if (plan_.buckets.empty())
+      return "dynamic, 1 to " + std::to_string(resolved_.signature.max_batch_rows) + " rows";
     std::string text = "static:";
     for (const std::int64_t rows : plan_.buckets) text += " " + std::to_string(rows);
     return text;
@@ -80,7 +86,8 @@ class OpenVinoBackend final : public Backend {
 
   Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& spec, const Progress& progress) override {
     if (spec.instance_count < 0) {
-      return invalid_argument("instance_count: got " + std::to_string(spec.instance_count) + ", want 0 or more");
+      return invalid_argument("instance_count: got " + std::to_string(spec.instance_count) +
+                              ", want 0 or more");
     }
     return openvino_guarded(Code::kInternal, "loading failed", [&]() -> Result<std::unique_ptr<LoadedModel>> {
       FS_ASSIGN_OR_RETURN(ModelFile file, find_model_file(spec.path));
@@ -91,8 +98,8 @@ class OpenVinoBackend final : public Backend {
       report(progress, kReadFraction, "compiling");
       FS_ASSIGN_OR_RETURN(CompiledPlan plan,
                           compile_openvino(core(), model, resolved, config, spec.instance_count, progress));
-      return std::unique_ptr<LoadedModel>(
-          std::make_unique<OpenVinoModel>(std::move(file), std::move(resolved), std::move(config), std::move(plan)));
+      return std::unique_ptr<LoadedModel>(std::make_unique<OpenVinoModel>(
+          std::move(file), std::move(resolved), std::move(config), std::move(plan)));
     });
   }
 
@@ -110,12 +117,13 @@ class OpenVinoBackend final : public Backend {
   // The file is at fault when it cannot be read. Not mapped into memory unless asked for (ENABLE_MMAP): a mapped file that
   // somebody overwrites in place while it is served ends the process with SIGBUS.
   static Result<std::shared_ptr<ov::Model>> read(const ModelFile& file, const OpenVinoConfig& config) {
-    return openvino_guarded(Code::kInvalidArgument, "cannot read \"" + file.path + "\" as " + std::string(file.format),
-                            [&]() -> Result<std::shared_ptr<ov::Model>> {
-                              const auto mmap = config.properties.find("ENABLE_MMAP");
-                              const ov::Any mapped = mmap == config.properties.end() ? ov::Any("NO") : mmap->second;
-                              return core().read_model(file.path, std::string(), {{"ENABLE_MMAP", mapped}});
-                            });
+    return openvino_guarded(
+        Code::kInvalidArgument, "cannot read \"" + file.path + "\" as " + std::string(file.format),
+        [&]() -> Result<std::shared_ptr<ov::Model>> {
+          const auto mmap = config.properties.find("ENABLE_MMAP");
+          const ov::Any mapped = mmap == config.properties.end() ? ov::Any("NO") : mmap->second;
+          return core().read_model(file.path, std::string(), {{"ENABLE_MMAP", mapped}});
+        });
   }
 
   static Result<OpenVinoSignature> resolve(ov::Model& model, const LoadSpec& spec) {

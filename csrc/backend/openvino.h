@@ -7,6 +7,7 @@
 //   openvino_signature   ports -> signature, batching or not
 //   openvino_compile     prepared sizes, threads, how to run
 //   openvino_instance    the hot path
+//   openvino_shapes      shapes that the model would choke on
 //   openvino_text        exceptions -> Status
 #pragma once
 

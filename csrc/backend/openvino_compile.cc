@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backend/openvino_cpus.h"
+#include "backend/openvino_shapes.h"
 #include "backend/openvino_text.h"
 
 namespace fastserve {
@@ -15,7 +16,8 @@ namespace {
 std::size_t count_weights(const ov::Model& model) {
   std::size_t bytes = 0;
   for (const auto& node : model.get_ops()) {
-    if (const auto* constant = ov::as_type<const ov::op::v0::Constant>(node.get())) bytes += constant->get_byte_size();
+    if (const auto* constant = ov::as_type<const ov::op::v0::Constant>(node.get()))
+      bytes += constant->get_byte_size();
   }
   return bytes;
 }
@@ -23,14 +25,16 @@ std::size_t count_weights(const ov::Model& model) {
 ov::Shape smallest(const ov::PartialShape& partial) {
   ov::Shape shape;
   for (const ov::Dimension& dim : partial) {
-    shape.push_back(dim.is_static() ? static_cast<std::size_t>(dim.get_length())
-                                    : static_cast<std::size_t>(std::max<std::int64_t>(dim.get_min_length(), 1)));
+    shape.push_back(dim.is_static()
+                        ? static_cast<std::size_t>(dim.get_length())
+                        : static_cast<std::size_t>(std::max<std::int64_t>(dim.get_min_length(), 1)));
   }
   return shape;
 }
 
 // Best of some runs on zeros with one row. nullopt when the model does not take that (lengths of 1, indices of 0).
-std::optional<Nanos> measure_one_run(ov::CompiledModel& compiled) {
+// Asynchronously for a model with free shapes (see the header), which adds the hop to the figure.
+std::optional<Nanos> measure_one_run(ov::CompiledModel& compiled, bool fixed_shapes) {
   constexpr int kRuns = 5;
   try {
     ov::InferRequest request = compiled.create_infer_request();
@@ -39,11 +43,16 @@ std::optional<Nanos> measure_one_run(ov::CompiledModel& compiled) {
       if (zeros.get_byte_size() != 0) std::memset(zeros.data(), 0, zeros.get_byte_size());
       request.set_input_tensor(i, zeros);
     }
-    request.infer();  // the first run allocates and generates code
+    const auto run = [&] {
+      if (fixed_shapes) return request.infer();
+      request.start_async();
+      request.wait();
+    };
+    run();  // the first one allocates and generates code
     Nanos best = kNever;
     for (int i = 0; i < kRuns; ++i) {
       const Nanos begin = monotonic_now();
-      request.infer();
+      run();
       best = std::min(best, monotonic_now() - begin);
     }
     return best;
@@ -65,13 +74,14 @@ class Compiler {
   }
 
   Result<CompiledPlan> run() {
+    if (OpenVinoShapes::needed(resolved_.signature)) plan_.weightless = without_weights(*model_);
     const bool may_be_static = resolved_.signature.batches() && config_.prepared != Prepared::kDynamic;
     const bool small = plan_.weights_bytes <= kSmallWeightsBytes;
     // The light plan's first compile doubles as the measurement.
-    if (config_.device == "CPU" && small && !streams_given_) {
-      const std::int64_t rows = may_be_static ? 1 : 0;
+    const std::int64_t rows = may_be_static ? 1 : 0;
+    if (config_.device == "CPU" && small && !streams_given_ && fixed_shapes(rows)) {
       ov::CompiledModel first = compile(rows, light_properties());
-      const std::optional<Nanos> one_run = measure_one_run(first);
+      const std::optional<Nanos> one_run = measure_one_run(first, true);
       if (one_run && *one_run < kLightRun) {
         plan_.one_run = *one_run;
         return light(Compiled{rows, std::move(first)}, may_be_static);
@@ -98,6 +108,7 @@ class Compiler {
       plan_.sets.push_back(std::move(set));
     }
     plan_.depth = config_.depth == 0 ? 1 : config_.depth;
+    plan_.on_callers_thread = plan_.depth == 1;
     return std::move(plan_);
   }
 
@@ -110,19 +121,28 @@ class Compiler {
       set->sizes.push_back({rows, compile(rows, shared_properties())});
       report();
     }
-    const auto one_run = measure_one_run(set->sizes.front().model);
+    const bool fixed = fixed_shapes(sizes.front());
+    const auto one_run = measure_one_run(set->sizes.front().model, fixed);
     plan_.one_run = one_run.value_or(0);
     const bool is_light = one_run && *one_run < kLightRun;
-    plan_.depth = config_.depth != 0 ? config_.depth : is_light ? 1 : kHeavyDepth;
+    plan_.depth = config_.depth != 0 ? config_.depth : is_light && fixed ? 1 : kHeavyDepth;
+    plan_.on_callers_thread = plan_.depth == 1 && fixed;
     if (!instances_given_ && streams_given_) plan_.instance_count = streams_of(set->sizes.front().model);
     plan_.sets.push_back(std::move(set));
     return std::move(plan_);
   }
 
+  std::shared_ptr<ov::Model> sized(std::int64_t rows) const {
+    const auto copy = model_->clone();
+    if (rows != 0) reshape_rows(*copy, resolved_, ov::Dimension(rows));
+    return copy;
+  }
+
+  // Of every node, not only of inputs and outputs.
+  bool fixed_shapes(std::int64_t rows) const { return !sized(rows)->is_dynamic(); }
+
   ov::CompiledModel compile(std::int64_t rows, const ov::AnyMap& properties) {
-    const auto sized = model_->clone();
-    if (rows != 0) reshape_rows(*sized, resolved_, ov::Dimension(rows));
-    return core_.compile_model(sized, config_.device, properties);
+    return core_.compile_model(sized(rows), config_.device, properties);
   }
 
   ov::AnyMap light_properties() const {
@@ -148,8 +168,9 @@ class Compiler {
     ++done_;
     if (!progress_) return;
     const std::size_t next = std::min(done_ + 1, steps_);
-    progress_(kReadFraction + (1.0 - kReadFraction) * static_cast<double>(done_) / static_cast<double>(steps_),
-              "compiling " + std::to_string(next) + " of " + std::to_string(steps_));
+    progress_(
+        kReadFraction + (1.0 - kReadFraction) * static_cast<double>(done_) / static_cast<double>(steps_),
+        "compiling " + std::to_string(next) + " of " + std::to_string(steps_));
   }
 
   ov::Core& core_;
@@ -167,8 +188,8 @@ class Compiler {
 }  // namespace
 
 Result<CompiledPlan> compile_openvino(ov::Core& core, const std::shared_ptr<ov::Model>& model,
-                                      const OpenVinoSignature& resolved, const OpenVinoConfig& config, int instance_count,
-                                      const Progress& progress) {
+                                      const OpenVinoSignature& resolved, const OpenVinoConfig& config,
+                                      int instance_count, const Progress& progress) {
   auto plan = openvino_guarded(Code::kInternal, "compiling for " + config.device, [&] {
     return Compiler(core, model, resolved, config, instance_count, progress).run();
   });

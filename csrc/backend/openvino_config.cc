@@ -45,8 +45,8 @@ Result<std::set<std::string>> writable_properties(ov::Core& core, const std::str
     }
     return names;
   } catch (const std::exception&) {
-    return invalid_argument(field("DEVICE") + ": got \"" + device + "\", want a device of this machine: " +
-                            join(core.get_available_devices()));
+    return invalid_argument(field("DEVICE") + ": got \"" + device +
+                            "\", want a device of this machine: " + join(core.get_available_devices()));
   }
 }
 
@@ -68,7 +68,8 @@ Status read_depth(const std::string& text, int& depth) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < 1 || value > kMaxDepth) {
-    return invalid_argument(field("depth") + ": got \"" + text + "\", want auto or 1 to " + std::to_string(kMaxDepth));
+    return invalid_argument(field("depth") + ": got \"" + text + "\", want auto or 1 to " +
+                            std::to_string(kMaxDepth));
   }
   depth = value;
   return Status::ok();
@@ -76,9 +77,11 @@ Status read_depth(const std::string& text, int& depth) {
 
 }  // namespace
 
-Result<OpenVinoConfig> read_openvino_config(ov::Core& core, const std::map<std::string, std::string>& parameters) {
+Result<OpenVinoConfig> read_openvino_config(ov::Core& core,
+                                            const std::map<std::string, std::string>& parameters) {
   OpenVinoConfig config;
-  if (const auto device = parameters.find("DEVICE"); device != parameters.end()) config.device = device->second;
+  if (const auto device = parameters.find("DEVICE"); device != parameters.end())
+    config.device = device->second;
   FS_ASSIGN_OR_RETURN(const std::set<std::string> known, writable_properties(core, config.device));
   for (const auto& [name, text] : parameters) {
     if (name == "DEVICE") continue;
@@ -87,10 +90,12 @@ Result<OpenVinoConfig> read_openvino_config(ov::Core& core, const std::map<std::
     } else if (name == "depth") {
       FS_RETURN_IF_ERROR(read_depth(text, config.depth));
     } else if (!in_capitals(name)) {
-      return invalid_argument(field(name) +
-                              ": unknown to backend 'openvino', want prepared, depth, DEVICE or a property of OpenVINO");
+      return invalid_argument(
+          field(name) +
+          ": unknown to backend 'openvino', want prepared, depth, DEVICE or a property of OpenVINO");
     } else if (!known.contains(name)) {
-      return invalid_argument(field(name) + ": OpenVINO's " + config.device + " device has no such property to set");
+      return invalid_argument(field(name) + ": OpenVINO's " + config.device +
+                              " device has no such property to set");
     } else {
       config.properties[name] = text;
     }
@@ -106,7 +111,8 @@ Status blame_property(ov::Core& core, const OpenVinoConfig& config) {
     try {
       core.compile_model(model, config.device, {{name, value}});
     } catch (const std::exception& e) {
-      return invalid_argument(field(name) + ": got \"" + value.as<std::string>() + "\": " + openvino_reason(e.what()));
+      return invalid_argument(field(name) + ": got \"" + value.as<std::string>() +
+                              "\": " + openvino_reason(e.what()));
     }
   }
   return Status::ok();
@@ -125,7 +131,8 @@ std::string first_line(const char* path) {
 std::string cgroup_quota() {
   const std::string v2 = first_line("/sys/fs/cgroup/cpu.max");
   if (!v2.empty()) return v2;
-  return first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " + first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  return first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " +
+         first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
 }
 
 }  // namespace
@@ -134,7 +141,8 @@ int usable_cpus() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   int cpus = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
-  if (const auto limit = parse_cpu_max(cgroup_quota())) cpus = std::min(cpus, static_cast<int>(std::ceil(*limit)));
+  if (const auto limit = parse_cpu_max(cgroup_quota()))
+    cpus = std::min(cpus, static_cast<int>(std::ceil(*limit)));
   return std::max(cpus, 1);
 }
 

@@ -2,7 +2,8 @@
 //
 //   DEVICE           "CPU" (default) or another device of OpenVINO
 //   prepared         "static": one compiled model per batch size; "dynamic": one for all; "auto" (default): see openvino_compile.h
-//   depth            "1": run on the instance's thread; "2".."8": so many batches in OpenVINO's queue; "auto" (default)
+//   depth            "1" to "8" batches under way at once, or "auto" (default); 1 also means: on the instance's own thread,
+//                    unless shapes are free (see openvino_compile.h)
 //   any other name in capitals is a property of OpenVINO (NUM_STREAMS, INFERENCE_NUM_THREADS, INFERENCE_PRECISION_HINT,
 //   PERFORMANCE_HINT, CACHE_DIR, ...) and handed over as it is.
 //
@@ -22,8 +23,8 @@ enum class Prepared { kAuto, kStatic, kDynamic };
 struct OpenVinoConfig {
   std::string device = "CPU";
   Prepared prepared = Prepared::kAuto;
-  int depth = 0;           // 0: decided by measurement
-  ov::AnyMap properties;   // as the user gave them, all of them strings
+  int depth = 0;          // 0: decided by measurement
+  ov::AnyMap properties;  // as the user gave them, all of them strings
 
   bool has(const std::string& key) const { return properties.contains(key); }
 };
@@ -31,7 +32,8 @@ struct OpenVinoConfig {
 inline constexpr int kMaxDepth = 8;
 
 // INVALID_ARGUMENT names parameters["..."].
-Result<OpenVinoConfig> read_openvino_config(ov::Core& core, const std::map<std::string, std::string>& parameters);
+Result<OpenVinoConfig> read_openvino_config(ov::Core& core,
+                                            const std::map<std::string, std::string>& parameters);
 
 // Finds the property whose value the device refuses, by compiling a model of one operation with each of them; so a
 // failed compilation can be told from a wrong parameter. OK when none is refused. Slow: only after a failure.

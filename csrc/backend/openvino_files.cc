@@ -15,7 +15,7 @@ constexpr std::string_view kSavedModel = "TensorFlow SavedModel";
 constexpr std::string_view kSavedModelFile = "saved_model.pb";
 
 struct Format {
-  std::string_view usual;   // the name in Triton's layout
+  std::string_view usual;  // the name in Triton's layout
   std::string_view ending;
   std::string_view name;
   bool directory;
@@ -31,7 +31,8 @@ constexpr std::array<Format, 6> kFormats = {{
 }};
 
 constexpr std::string_view kLookedFor =
-    "model.xml (IR), model.onnx, model.savedmodel/ or saved_model.pb, model.tflite, model.pdmodel or model.json (Paddle)";
+    "model.xml (IR), model.onnx, model.savedmodel/ or saved_model.pb, model.tflite, model.pdmodel or "
+    "model.json (Paddle)";
 
 // At most this many names of a directory are put into an error message.
 constexpr std::size_t kNamesShown = 10;
@@ -48,7 +49,8 @@ std::optional<ModelFile> recognise(const fs::path& path) {
   std::error_code ignored;
   const bool directory = fs::is_directory(path, ignored);
   for (const Format& format : kFormats) {
-    if (path.extension() == format.ending && directory == format.directory) return ModelFile{path.string(), format.name};
+    if (path.extension() == format.ending && directory == format.directory)
+      return ModelFile{path.string(), format.name};
   }
   return std::nullopt;
 }
@@ -58,10 +60,12 @@ Result<ModelFile> only_one(const fs::path& directory, const std::vector<ModelFil
   std::vector<std::string> names;
   for (const ModelFile& file : found) {
     const bool is_directory_itself = fs::path(file.path) == directory;
-    names.push_back(is_directory_itself ? std::string(kSavedModelFile) : fs::path(file.path).filename().string());
+    names.push_back(is_directory_itself ? std::string(kSavedModelFile)
+                                        : fs::path(file.path).filename().string());
   }
   std::ranges::sort(names);
-  return invalid_argument("\"" + directory.string() + "\" has more than one model: " + list(names) + ". Keep one of them");
+  return invalid_argument("\"" + directory.string() + "\" has more than one model: " + list(names) +
+                          ". Keep one of them");
 }
 
 bool is_usual(const fs::path& path) {
@@ -83,8 +87,8 @@ Result<ModelFile> search(const fs::path& directory) {
   std::ranges::sort(names);
   if (!usual.empty()) return only_one(directory, usual);
   if (!others.empty()) return only_one(directory, others);
-  return not_found("no model in \"" + directory.string() + "\": looked for " + std::string(kLookedFor) + "; there is " +
-                   list(names));
+  return not_found("no model in \"" + directory.string() + "\": looked for " + std::string(kLookedFor) +
+                   "; there is " + list(names));
 }
 
 }  // namespace
@@ -97,7 +101,8 @@ Result<ModelFile> find_model_file(const std::string& path) {
   if (at.filename() == kSavedModelFile) return ModelFile{at.parent_path().string(), kSavedModel};
   if (const auto file = recognise(at)) return *file;
   if (!fs::is_directory(status)) {
-    return invalid_argument("\"" + path + "\" is not a model file that OpenVINO reads; want " + std::string(kLookedFor));
+    return invalid_argument("\"" + path + "\" is not a model file that OpenVINO reads; want " +
+                            std::string(kLookedFor));
   }
   return search(at);
 }

@@ -22,25 +22,31 @@ Shape from_openvino(const ov::Shape& dims) {
 }
 
 Status no_memory(const std::string& name, std::size_t bytes) {
-  return {Code::kResourceExhausted, "no memory for " + std::to_string(bytes) + " bytes of output \"" + name + "\""};
+  return {Code::kResourceExhausted,
+          "no memory for " + std::to_string(bytes) + " bytes of output \"" + name + "\""};
 }
 
 Status from_exception(const std::exception_ptr& exception) {
-  return openvino_guarded(Code::kInternal, "the model's run failed", [&]() -> Status {
-    std::rethrow_exception(exception);
-  });
+  return openvino_guarded(Code::kInternal, "the model's run failed",
+                          [&]() -> Status { std::rethrow_exception(exception); });
 }
 
 }  // namespace
 
-OpenVinoInstance::OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const OpenVinoSignature& resolved, int depth)
-    : set_(std::move(set)), resolved_(resolved), depth_(depth), flights_(static_cast<std::size_t>(depth)) {
+OpenVinoInstance::OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const OpenVinoSignature& resolved,
+                                   const CompiledPlan& plan)
+    : set_(std::move(set)),
+      resolved_(resolved),
+      on_callers_thread_(plan.on_callers_thread),
+      flights_(static_cast<std::size_t>(plan.depth)) {
+  if (plan.weightless != nullptr) shapes_ = std::make_unique<OpenVinoShapes>(*plan.weightless, resolved);
   const Signature& signature = resolved.signature;
   for (std::size_t i = 0; i < signature.outputs.size(); ++i) {
     const std::size_t port = resolved.output_ports[i];
     // The compiled model knows, whatever the configuration promised: a wrong guess would fail every run.
     const ov::Output<const ov::Node> node = set_->sizes.front().model.output(port);
-    Output output{port, signature.outputs[i].dtype, node.get_element_type(), signature.outputs[i].shape, true};
+    Output output{port, signature.outputs[i].dtype, node.get_element_type(), signature.outputs[i].shape,
+                  true};
     const ov::PartialShape shape = node.get_partial_shape();
     output.fixed = shape.rank().is_static();
     for (std::size_t d = signature.batches() ? 1 : 0; output.fixed && d < shape.size(); ++d) {
@@ -51,7 +57,8 @@ OpenVinoInstance::OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const
   for (Flight& flight : flights_) {
     for (const Compiled& size : set_->sizes) {
       ov::CompiledModel model = size.model;  // counted, not copied
-      flight.runs.push_back({size.rows, model.create_infer_request(), std::vector<Bound>(signature.inputs.size()),
+      flight.runs.push_back({size.rows, model.create_infer_request(),
+                             std::vector<Bound>(signature.inputs.size()),
                              std::vector<Bound>(signature.outputs.size())});
     }
   }
@@ -59,18 +66,21 @@ OpenVinoInstance::OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const
 
 void OpenVinoInstance::start(Batch& batch) {
   Flight* flight = free_flight();
-  if (flight == nullptr) return batch.finish(internal_error("more batches at once than the instance's depth"));
+  if (flight == nullptr)
+    return batch.finish(internal_error("more batches at once than the instance's depth"));
   flight->batch = &batch;
   flight->run = find_run(*flight, batch.run_rows());
   if (flight->run == nullptr) {
-    return land(*flight, internal_error("no model is prepared for " + std::to_string(batch.run_rows()) + " rows"));
+    return land(*flight,
+                internal_error("no model is prepared for " + std::to_string(batch.run_rows()) + " rows"));
   }
-  Status bound = openvino_guarded(Code::kInternal, "binding the tensors failed", [&] {
+  Status bound = openvino_guarded(Code::kInternal, "binding the tensors failed", [&]() -> Status {
+    if (shapes_ != nullptr) FS_RETURN_IF_ERROR(shapes_->check(batch.inputs()));
     FS_RETURN_IF_ERROR(bind_inputs(*flight->run, batch));
     return bind_outputs(*flight->run, batch);
   });
   if (!bound.is_ok()) return land(*flight, std::move(bound));
-  depth_ == 1 ? run_here(*flight) : run_elsewhere(*flight);
+  on_callers_thread_ ? run_here(*flight) : run_elsewhere(*flight);
 }
 
 OpenVinoInstance::Flight* OpenVinoInstance::free_flight() {
@@ -95,8 +105,9 @@ Status OpenVinoInstance::bind_inputs(Run& run, Batch& batch) {
     Bound& bound = run.inputs[i];
     if (bound.data == tensor.data && bound.shape == tensor.shape) continue;
     bound.data = nullptr;  // not bound when set_input_tensor throws
-    run.request.set_input_tensor(resolved_.input_ports[i],
-                                 ov::Tensor(dtype_to_openvino(tensor.dtype), to_openvino(tensor.shape), tensor.data));
+    run.request.set_input_tensor(
+        resolved_.input_ports[i],
+        ov::Tensor(dtype_to_openvino(tensor.dtype), to_openvino(tensor.shape), tensor.data));
     bound = {tensor.data, tensor.shape};
   }
   return Status::ok();

@@ -2,7 +2,7 @@
 //
 // Alignment: OpenVINO's CPU plug-in takes inputs and outputs at any address (measured with 1, 2, 4, 8 and 16 bytes off for
 // f32: same results, same time), so a bound input is never copied.
-// Thread: start() by one thread at a time; with depth > 1 an OpenVINO thread finishes the batch and does nothing else.
+// Thread: start() by one thread at a time; unless the model runs on that thread, an OpenVINO thread finishes the batch and does nothing else.
 #pragma once
 
 #include <atomic>
@@ -12,6 +12,7 @@
 
 #include "backend/backend.h"
 #include "backend/openvino_compile.h"
+#include "backend/openvino_shapes.h"
 #include "backend/openvino_signature.h"
 #include "base/status.h"
 
@@ -19,10 +20,12 @@ namespace fastserve {
 
 class OpenVinoInstance final : public BackendInstance {
  public:
-  // `resolved` outlives the instance (the LoadedModel owns both). Throws ov::Exception.
-  OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const OpenVinoSignature& resolved, int depth);
+  // `resolved` and `plan` outlive the instance (the LoadedModel owns them). `set` is one of the plan's.
+  // Throws ov::Exception.
+  OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const OpenVinoSignature& resolved,
+                   const CompiledPlan& plan);
 
-  int depth() const override { return depth_; }
+  int depth() const override { return static_cast<int>(flights_.size()); }
   void start(Batch& batch) override;
 
  private:
@@ -40,18 +43,19 @@ class OpenVinoInstance final : public BackendInstance {
   };
   // One batch on its way.
   struct Flight {
-    std::vector<Run> runs;           // one per prepared size
+    std::vector<Run> runs;  // one per prepared size
     Run* run = nullptr;
     Batch* batch = nullptr;
-    std::atomic<bool> busy{false};   // release by the finisher, acquire by start()
+    std::atomic<bool> busy{false};  // release by the finisher, acquire by start()
   };
   // One output of the signature.
   struct Output {
     std::size_t port = 0;
     DType dtype = DType::kFp32;
     ov::element::Type type;
-    Shape shape;         // with -1 in front when the model batches
-    bool fixed = false;  // the size follows from the rows, so that the model can write into the batch's memory
+    Shape shape;  // with -1 in front when the model batches
+    bool fixed =
+        false;  // the size follows from the rows, so that the model can write into the batch's memory
   };
 
   Flight* free_flight();
@@ -65,7 +69,8 @@ class OpenVinoInstance final : public BackendInstance {
 
   const std::shared_ptr<const CompiledSet> set_;
   const OpenVinoSignature& resolved_;
-  const int depth_;
+  const bool on_callers_thread_;
+  std::unique_ptr<OpenVinoShapes> shapes_;  // nullptr: no dimension is free but the rows
   std::vector<Output> outputs_;
   std::vector<Flight> flights_;
 };

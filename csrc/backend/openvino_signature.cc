@@ -40,7 +40,8 @@ Result<std::vector<Port>> read_ports(const std::vector<ov::Output<ov::Node>>& no
     port.other_names = nodes[i].get_names();
     port.name = port.other_names.empty() ? made_up_name(side, i, taken) : nodes[i].get_any_name();
     port.shape = nodes[i].get_partial_shape();
-    const std::string field = std::string(side == Side::kInput ? "input" : "output") + " \"" + port.name + "\" of the model";
+    const std::string field =
+        std::string(side == Side::kInput ? "input" : "output") + " \"" + port.name + "\" of the model";
     FS_ASSIGN_OR_RETURN(port.dtype, dtype_from_openvino(nodes[i].get_element_type(), field));
     if (port.shape.rank().is_static() && port.shape.size() > kMaxRank) {
       return unimplemented(field + ": has " + std::to_string(port.shape.size()) + " dimensions, at most " +
@@ -51,7 +52,9 @@ Result<std::vector<Port>> read_ports(const std::vector<ov::Output<ov::Node>>& no
   return ports;
 }
 
-bool answers_to(const Port& port, const std::string& name) { return port.name == name || port.other_names.contains(name); }
+bool answers_to(const Port& port, const std::string& name) {
+  return port.name == name || port.other_names.contains(name);
+}
 
 std::string quoted_names(const std::vector<Port>& ports) {
   std::string text;
@@ -60,17 +63,20 @@ std::string quoted_names(const std::vector<Port>& ports) {
 }
 
 // Index of the port that each configured tensor means, in the configuration's order.
-Result<std::vector<std::size_t>> match(const std::vector<Port>& ports, const std::vector<TensorSpec>& given, Side side) {
+Result<std::vector<std::size_t>> match(const std::vector<Port>& ports, const std::vector<TensorSpec>& given,
+                                       Side side) {
   std::vector<std::size_t> order;
   for (const TensorSpec& spec : given) {
     const auto port = std::ranges::find_if(ports, [&](const Port& p) { return answers_to(p, spec.name); });
     if (port == ports.end()) {
       return invalid_argument(config_field(side, spec.name) + ": the model has no such " +
-                              (side == Side::kInput ? "input" : "output") + ", it has " + quoted_names(ports));
+                              (side == Side::kInput ? "input" : "output") + ", it has " +
+                              quoted_names(ports));
     }
     const auto index = static_cast<std::size_t>(port - ports.begin());
     if (std::ranges::find(order, index) != order.end()) {
-      return invalid_argument(config_field(side, spec.name) + ": the model's \"" + port->name + "\" is given twice");
+      return invalid_argument(config_field(side, spec.name) + ": the model's \"" + port->name +
+                              "\" is given twice");
     }
     order.push_back(index);
   }
@@ -81,20 +87,20 @@ Result<std::vector<std::size_t>> match(const std::vector<Port>& ports, const std
 Result<ov::PartialShape> narrow(const Port& port, const TensorSpec& spec, Side side, std::size_t batch) {
   const std::string field = config_field(side, spec.name);
   if (spec.dtype != port.dtype) {
-    return invalid_argument(field + ".data_type: got " + std::string(dtype_name(spec.dtype)) + ", model has " +
-                            std::string(dtype_name(port.dtype)));
+    return invalid_argument(field + ".data_type: got " + std::string(dtype_name(spec.dtype)) +
+                            ", model has " + std::string(dtype_name(port.dtype)));
   }
   ov::PartialShape shape = port.shape;
   if (shape.rank().is_dynamic()) shape = ov::PartialShape(std::vector<ov::Dimension>(spec.shape.rank()));
   if (shape.size() != spec.shape.rank()) {
-    return invalid_argument(field + ".dims: got " + spec.shape.str() + ", model has " + port.shape.to_string() +
-                            (batch == 1 ? " (both with the rows in front)" : ""));
+    return invalid_argument(field + ".dims: got " + spec.shape.str() + ", model has " +
+                            port.shape.to_string() + (batch == 1 ? " (both with the rows in front)" : ""));
   }
   for (std::size_t i = batch; i < shape.size(); ++i) {
     if (spec.shape[i] < 0) continue;
     if (!shape[i].compatible(spec.shape[i])) {
-      return invalid_argument(field + ".dims[" + std::to_string(i - batch) + "]: got " + std::to_string(spec.shape[i]) +
-                              ", model has " + shape[i].to_string());
+      return invalid_argument(field + ".dims[" + std::to_string(i - batch) + "]: got " +
+                              std::to_string(spec.shape[i]) + ", model has " + shape[i].to_string());
     }
     shape[i] = spec.shape[i];
   }
@@ -145,18 +151,21 @@ std::optional<std::string> rows_do_not_follow(const ov::Model& model, const std:
 }
 
 // "" when it can; else why not.
-std::string why_not_batched(const ov::Model& model, const std::vector<Port>& inputs, bool leading_one_will_do) {
+std::string why_not_batched(const ov::Model& model, const std::vector<Port>& inputs,
+                            bool leading_one_will_do) {
   for (const Port& port : inputs) {
     if (free_in_front(port)) continue;
-    const bool one = port.shape.rank().is_static() && port.shape.size() > 0 && port.shape[0] == ov::Dimension(1);
+    const bool one =
+        port.shape.rank().is_static() && port.shape.size() > 0 && port.shape[0] == ov::Dimension(1);
     if (one && leading_one_will_do) continue;
-    return "input \"" + port.name + "\" has shape " + port.shape.to_string() + ", without a free dimension in front";
+    return "input \"" + port.name + "\" has shape " + port.shape.to_string() +
+           ", without a free dimension in front";
   }
   return rows_do_not_follow(model, inputs).value_or("");
 }
 
-Result<std::int64_t> decide_rows(const ov::Model& model, const std::vector<Port>& inputs, const LoadSpec& spec,
-                                 std::string& reason) {
+Result<std::int64_t> decide_rows(const ov::Model& model, const std::vector<Port>& inputs,
+                                 const LoadSpec& spec, std::string& reason) {
   if (spec.max_batch_rows == 0) {
     reason = "off by configuration";
     return std::int64_t{0};
@@ -164,7 +173,8 @@ Result<std::int64_t> decide_rows(const ov::Model& model, const std::vector<Port>
   const std::string obstacle = why_not_batched(model, inputs, spec.max_batch_rows > 0);
   if (spec.max_batch_rows > 0) {
     if (!obstacle.empty()) {
-      return invalid_argument("config.max_batch_size: got " + std::to_string(spec.max_batch_rows) + ", but " + obstacle);
+      return invalid_argument("config.max_batch_size: got " + std::to_string(spec.max_batch_rows) + ", but " +
+                              obstacle);
     }
     reason = "by configuration";
     return spec.max_batch_rows;
@@ -181,7 +191,8 @@ Status apply_inputs(std::vector<Port>& ports, const LoadSpec& spec) {
   FS_ASSIGN_OR_RETURN(const std::vector<std::size_t> order, match(ports, spec.inputs, Side::kInput));
   for (std::size_t i = 0; i < ports.size(); ++i) {
     const auto at = std::ranges::find(order, i);
-    if (at == order.end()) return invalid_argument("config.input: input \"" + ports[i].name + "\" of the model is missing");
+    if (at == order.end())
+      return invalid_argument("config.input: input \"" + ports[i].name + "\" of the model is missing");
     const TensorSpec& given = spec.inputs[static_cast<std::size_t>(at - order.begin())];
     FS_ASSIGN_OR_RETURN(ports[i].shape, narrow(ports[i], given, Side::kInput, batch_dims(spec)));
     ports[i].name = given.name;
@@ -246,39 +257,67 @@ void reshape_rows(ov::Model& model, const OpenVinoSignature& resolved, const ov:
 
 Result<DType> dtype_from_openvino(const ov::element::Type& type, const std::string& field) {
   switch (static_cast<ov::element::Type_t>(type)) {
-    case ov::element::Type_t::boolean: return DType::kBool;  // one byte each
-    case ov::element::Type_t::u8: return DType::kUint8;
-    case ov::element::Type_t::u16: return DType::kUint16;
-    case ov::element::Type_t::u32: return DType::kUint32;
-    case ov::element::Type_t::u64: return DType::kUint64;
-    case ov::element::Type_t::i8: return DType::kInt8;
-    case ov::element::Type_t::i16: return DType::kInt16;
-    case ov::element::Type_t::i32: return DType::kInt32;
-    case ov::element::Type_t::i64: return DType::kInt64;
-    case ov::element::Type_t::f16: return DType::kFp16;
-    case ov::element::Type_t::bf16: return DType::kBf16;
-    case ov::element::Type_t::f32: return DType::kFp32;
-    case ov::element::Type_t::f64: return DType::kFp64;
-    default: return unimplemented(field + ": element type " + type.to_string() + " is not supported");
+    case ov::element::Type_t::boolean:
+      return DType::kBool;  // one byte each
+    case ov::element::Type_t::u8:
+      return DType::kUint8;
+    case ov::element::Type_t::u16:
+      return DType::kUint16;
+    case ov::element::Type_t::u32:
+      return DType::kUint32;
+    case ov::element::Type_t::u64:
+      return DType::kUint64;
+    case ov::element::Type_t::i8:
+      return DType::kInt8;
+    case ov::element::Type_t::i16:
+      return DType::kInt16;
+    case ov::element::Type_t::i32:
+      return DType::kInt32;
+    case ov::element::Type_t::i64:
+      return DType::kInt64;
+    case ov::element::Type_t::f16:
+      return DType::kFp16;
+    case ov::element::Type_t::bf16:
+      return DType::kBf16;
+    case ov::element::Type_t::f32:
+      return DType::kFp32;
+    case ov::element::Type_t::f64:
+      return DType::kFp64;
+    default:
+      return unimplemented(field + ": element type " + type.to_string() + " is not supported");
   }
 }
 
 ov::element::Type dtype_to_openvino(DType dtype) {
   switch (dtype) {
-    case DType::kBool: return ov::element::boolean;
-    case DType::kUint8: return ov::element::u8;
-    case DType::kUint16: return ov::element::u16;
-    case DType::kUint32: return ov::element::u32;
-    case DType::kUint64: return ov::element::u64;
-    case DType::kInt8: return ov::element::i8;
-    case DType::kInt16: return ov::element::i16;
-    case DType::kInt32: return ov::element::i32;
-    case DType::kInt64: return ov::element::i64;
-    case DType::kFp16: return ov::element::f16;
-    case DType::kBf16: return ov::element::bf16;
-    case DType::kFp32: return ov::element::f32;
-    case DType::kFp64: return ov::element::f64;
-    case DType::kBytes: break;
+    case DType::kBool:
+      return ov::element::boolean;
+    case DType::kUint8:
+      return ov::element::u8;
+    case DType::kUint16:
+      return ov::element::u16;
+    case DType::kUint32:
+      return ov::element::u32;
+    case DType::kUint64:
+      return ov::element::u64;
+    case DType::kInt8:
+      return ov::element::i8;
+    case DType::kInt16:
+      return ov::element::i16;
+    case DType::kInt32:
+      return ov::element::i32;
+    case DType::kInt64:
+      return ov::element::i64;
+    case DType::kFp16:
+      return ov::element::f16;
+    case DType::kBf16:
+      return ov::element::bf16;
+    case DType::kFp32:
+      return ov::element::f32;
+    case DType::kFp64:
+      return ov::element::f64;
+    case DType::kBytes:
+      break;
   }
   return ov::element::dynamic;
 }

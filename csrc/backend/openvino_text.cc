@@ -4,7 +4,8 @@ namespace fastserve {
 namespace {
 
 bool is_location(std::string_view line) {
-  return line.empty() || line.starts_with("Exception from ") || (line.starts_with("Check '") && line.ends_with(":"));
+  return line.empty() || line.starts_with("Exception from ") ||
+         (line.starts_with("Check '") && line.ends_with(":"));
 }
 
 std::string_view trim(std::string_view text) {

@@ -66,8 +66,9 @@ inline Status unimplemented(std::string message) { return {Code::kUnimplemented,
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : held_(std::in_place_index<1>, std::move(value)) {}          // NOLINT(google-explicit-constructor)
-  Result(Status status) : held_(std::in_place_index<0>, std::move(status)) {}  // NOLINT(google-explicit-constructor)
+  Result(T value) : held_(std::in_place_index<1>, std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  Result(Status status)
+      : held_(std::in_place_index<0>, std::move(status)) {}  // NOLINT(google-explicit-constructor)
 
   bool is_ok() const { return held_.index() == 1; }
   explicit operator bool() const { return is_ok(); }
@@ -87,8 +88,8 @@ class [[nodiscard]] Result {
 #define FS_CONCAT_INNER(a, b) a##b
 #define FS_CONCAT(a, b) FS_CONCAT_INNER(a, b)
 
-#define FS_RETURN_IF_ERROR(expr)                                    \
-  do {                                                              \
+#define FS_RETURN_IF_ERROR(expr)                                                         \
+  do {                                                                                   \
     if (::fastserve::Status fs_status_ = (expr); !fs_status_.is_ok()) return fs_status_; \
   } while (false)
 

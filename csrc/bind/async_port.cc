@@ -125,8 +125,9 @@ void register_async_port(py::module_& module) {
           [](AsyncPort& self, py::object tag, std::string model, py::object inputs, std::string version,
              std::vector<std::string> outputs, std::string request_id, std::uint32_t priority,
              std::optional<double> timeout) {
-            self.submit(std::move(tag), call_arguments(std::move(model), std::move(inputs), std::move(version),
-                                                       std::move(outputs), std::move(request_id), priority, timeout));
+            self.submit(std::move(tag),
+                        call_arguments(std::move(model), std::move(inputs), std::move(version),
+                                       std::move(outputs), std::move(request_id), priority, timeout));
           },
           py::arg("tag"), py::arg("model"), py::arg("inputs"), py::arg("version") = "",
           py::arg("outputs") = py::tuple(), py::arg("request_id") = "", py::arg("priority") = 0,

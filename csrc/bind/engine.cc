@@ -70,7 +70,8 @@ VersionStatus resolve(PyEngine& self, const std::string& model, const std::strin
   for (VersionStatus& status : self.engine().status()) {
     if (status.model == model && status.version == number) return std::move(status);
   }
-  raise(not_found("Request for unknown model: '" + model + "' version " + std::to_string(number) + " is not found"));
+  raise(not_found("Request for unknown model: '" + model + "' version " + std::to_string(number) +
+                  " is not found"));
 }
 
 VersionStatistics statistics(PyEngine& self, const std::string& model, std::int64_t version) {
@@ -131,7 +132,8 @@ py::dict PyEngine::infer(CallArguments arguments) {
 CallArguments call_arguments(std::string model, py::object inputs, std::string version,
                              std::vector<std::string> outputs, std::string request_id, std::uint32_t priority,
                              std::optional<double> timeout_seconds) {
-  py::dict given = py::isinstance<py::dict>(inputs) ? py::reinterpret_borrow<py::dict>(inputs) : py::dict(inputs);
+  py::dict given =
+      py::isinstance<py::dict>(inputs) ? py::reinterpret_borrow<py::dict>(inputs) : py::dict(inputs);
   return {std::move(model),      std::move(given), std::move(version), std::move(outputs),
           std::move(request_id), priority,         timeout_seconds};
 }

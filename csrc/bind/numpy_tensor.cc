@@ -12,37 +12,51 @@ enum NumpyType { kNpyObject = 17, kNpyString = 18, kNpyUnicode = 19, kNpyHalf = 
 
 std::optional<DType> signed_of(std::size_t size) {
   switch (size) {
-    case 1: return DType::kInt8;
-    case 2: return DType::kInt16;
-    case 4: return DType::kInt32;
-    case 8: return DType::kInt64;
-    default: return std::nullopt;
+    case 1:
+      return DType::kInt8;
+    case 2:
+      return DType::kInt16;
+    case 4:
+      return DType::kInt32;
+    case 8:
+      return DType::kInt64;
+    default:
+      return std::nullopt;
   }
 }
 
 std::optional<DType> unsigned_of(std::size_t size) {
   switch (size) {
-    case 1: return DType::kUint8;
-    case 2: return DType::kUint16;
-    case 4: return DType::kUint32;
-    case 8: return DType::kUint64;
-    default: return std::nullopt;
+    case 1:
+      return DType::kUint8;
+    case 2:
+      return DType::kUint16;
+    case 4:
+      return DType::kUint32;
+    case 8:
+      return DType::kUint64;
+    default:
+      return std::nullopt;
   }
 }
 
 std::optional<DType> dtype_of(const py::dtype& type) {
   const auto size = static_cast<std::size_t>(type.itemsize());
   switch (type.kind()) {
-    case 'b': return DType::kBool;
-    case 'i': return signed_of(size);
-    case 'u': return unsigned_of(size);
+    case 'b':
+      return DType::kBool;
+    case 'i':
+      return signed_of(size);
+    case 'u':
+      return unsigned_of(size);
     case 'f':
       if (size == 2) return DType::kFp16;
       if (size == 4) return DType::kFp32;
       return size == 8 ? std::optional(DType::kFp64) : std::nullopt;
     case 'O':
     case 'S':
-    case 'U': return DType::kBytes;
+    case 'U':
+      return DType::kBytes;
     default:
       if (size == 2 && py::str(type.attr("name")).cast<std::string>() == "bfloat16") return DType::kBf16;
       return std::nullopt;
@@ -51,20 +65,33 @@ std::optional<DType> dtype_of(const py::dtype& type) {
 
 py::dtype numpy_dtype(DType dtype) {
   switch (dtype) {
-    case DType::kBool: return py::dtype("?");
-    case DType::kUint8: return py::dtype("u1");
-    case DType::kUint16: return py::dtype("u2");
-    case DType::kUint32: return py::dtype("u4");
-    case DType::kUint64: return py::dtype("u8");
-    case DType::kInt8: return py::dtype("i1");
-    case DType::kInt16: return py::dtype("i2");
-    case DType::kInt32: return py::dtype("i4");
-    case DType::kInt64: return py::dtype("i8");
-    case DType::kFp16: return py::dtype("f2");
+    case DType::kBool:
+      return py::dtype("?");
+    case DType::kUint8:
+      return py::dtype("u1");
+    case DType::kUint16:
+      return py::dtype("u2");
+    case DType::kUint32:
+      return py::dtype("u4");
+    case DType::kUint64:
+      return py::dtype("u8");
+    case DType::kInt8:
+      return py::dtype("i1");
+    case DType::kInt16:
+      return py::dtype("i2");
+    case DType::kInt32:
+      return py::dtype("i4");
+    case DType::kInt64:
+      return py::dtype("i8");
+    case DType::kFp16:
+      return py::dtype("f2");
     case DType::kBf16:
-    case DType::kFp32: return py::dtype("f4");
-    case DType::kFp64: return py::dtype("f8");
-    case DType::kBytes: return py::dtype("O");
+    case DType::kFp32:
+      return py::dtype("f4");
+    case DType::kFp64:
+      return py::dtype("f8");
+    case DType::kBytes:
+      return py::dtype("O");
   }
   return py::dtype("u1");
 }
@@ -93,7 +120,8 @@ Status append_element(std::string_view input, const py::handle& element, ByteBuf
 Status serialize_strings(std::string_view name, const py::array& array, Request& request, TensorView& view) {
   ByteBuffer bytes;
   const py::object flat = array.attr("ravel")();
-  for (const py::handle element : flat.attr("tolist")()) FS_RETURN_IF_ERROR(append_element(name, element, bytes));
+  for (const py::handle element : flat.attr("tolist")())
+    FS_RETURN_IF_ERROR(append_element(name, element, bytes));
   const std::span<std::byte> held = request.scratch.allocate(bytes.size());
   if (!bytes.empty()) std::memcpy(held.data(), bytes.data(), bytes.size());
   view.data = held;
@@ -104,12 +132,14 @@ bool borrowable(const py::array& array) {
   return (array.flags() & py::array::c_style) != 0 && array.dtype().byteorder() != '>';
 }
 
-Status bind_input(std::string_view name, const py::handle& value, Request& request, std::vector<py::object>& keep) {
+Status bind_input(std::string_view name, const py::handle& value, Request& request,
+                  std::vector<py::object>& keep) {
   py::array array = py::array::ensure(value);
   if (!array) {
     PyErr_Clear();
     return invalid_argument("inputs[\"" + std::string(name) + "\"]: got " +
-                            std::string(Py_TYPE(value.ptr())->tp_name) + ", want something numpy makes an array of");
+                            std::string(Py_TYPE(value.ptr())->tp_name) +
+                            ", want something numpy makes an array of");
   }
   const auto dtype = dtype_of(array.dtype());
   if (!dtype) {
@@ -117,8 +147,9 @@ Status bind_input(std::string_view name, const py::handle& value, Request& reque
                             py::str(array.dtype()).cast<std::string>() + ", which no OIP datatype matches");
   }
   if (static_cast<std::size_t>(array.ndim()) > kMaxRank) {
-    return invalid_argument("inputs[\"" + std::string(name) + "\"].shape: got rank " + std::to_string(array.ndim()) +
-                            ", want " + std::to_string(kMaxRank) + " or fewer");
+    return invalid_argument("inputs[\"" + std::string(name) + "\"].shape: got rank " +
+                            std::to_string(array.ndim()) + ", want " + std::to_string(kMaxRank) +
+                            " or fewer");
   }
   TensorView view{name, *dtype, {}, {}};
   for (py::ssize_t i = 0; i < array.ndim(); ++i) view.shape.push_back(array.shape(i));
@@ -144,7 +175,8 @@ py::object copy_strings(const OutputTensor& output, const std::vector<py::ssize_
     std::uint32_t length = 0;
     std::memcpy(&length, output.data.data() + at, sizeof(length));
     at += sizeof(length);
-    PyObject* element = PyBytes_FromStringAndSize(reinterpret_cast<const char*>(output.data.data() + at), length);
+    PyObject* element =
+        PyBytes_FromStringAndSize(reinterpret_cast<const char*>(output.data.data() + at), length);
     if (element == nullptr) throw py::error_already_set();
     Py_XDECREF(std::exchange(cells[i], element));
     at += length;

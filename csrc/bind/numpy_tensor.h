@@ -6,8 +6,8 @@
 
 #include <vector>
 
-#include "batch/request.h"
 #include "base/status.h"
+#include "batch/request.h"
 #include "tensor/signature.h"
 #include "tensor/tensor.h"
 

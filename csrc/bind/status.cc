@@ -9,12 +9,14 @@ namespace py = pybind11;
 namespace fastserve::bind {
 namespace {
 
-TensorSpec make_spec(std::string name, const std::string& datatype, const std::vector<std::int64_t>& shape, bool optional) {
+TensorSpec make_spec(std::string name, const std::string& datatype, const std::vector<std::int64_t>& shape,
+                     bool optional) {
   const auto dtype = parse_dtype(datatype);
-  if (!dtype) raise(invalid_argument("datatype: got \"" + datatype + "\", want an OIP datatype such as FP32"));
+  if (!dtype)
+    raise(invalid_argument("datatype: got \"" + datatype + "\", want an OIP datatype such as FP32"));
   if (shape.size() > kMaxRank) {
-    raise(invalid_argument("shape: got rank " + std::to_string(shape.size()) + ", want " + std::to_string(kMaxRank) +
-                           " or fewer"));
+    raise(invalid_argument("shape: got rank " + std::to_string(shape.size()) + ", want " +
+                           std::to_string(kMaxRank) + " or fewer"));
   }
   return {std::move(name), *dtype, Shape(shape), optional};
 }
@@ -25,9 +27,10 @@ std::vector<std::int64_t> dims_of(const TensorSpec& spec) {
 }
 
 LoadSpec make_load_spec(std::string model, std::int64_t version, std::string backend, std::string path,
-                        std::int64_t max_batch_rows, std::vector<TensorSpec> inputs, std::vector<TensorSpec> outputs,
-                        int instance_count, std::int64_t max_queue_delay_us, std::int64_t max_queue_requests,
-                        std::vector<std::int64_t> preferred_rows, std::map<std::string, std::string> parameters) {
+                        std::int64_t max_batch_rows, std::vector<TensorSpec> inputs,
+                        std::vector<TensorSpec> outputs, int instance_count, std::int64_t max_queue_delay_us,
+                        std::int64_t max_queue_requests, std::vector<std::int64_t> preferred_rows,
+                        std::map<std::string, std::string> parameters) {
   LoadSpec spec;
   spec.model = std::move(model);
   spec.version = version;
@@ -46,17 +49,19 @@ LoadSpec make_load_spec(std::string model, std::int64_t version, std::string bac
 
 void register_specs(py::module_& module) {
   py::class_<TensorSpec>(module, "TensorSpec")
-      .def(py::init(&make_spec), py::arg("name"), py::arg("datatype"), py::arg("shape"), py::arg("optional") = false)
+      .def(py::init(&make_spec), py::arg("name"), py::arg("datatype"), py::arg("shape"),
+           py::arg("optional") = false)
       .def_readonly("name", &TensorSpec::name)
-      .def_property_readonly("datatype", [](const TensorSpec& self) { return std::string(dtype_name(self.dtype)); })
+      .def_property_readonly("datatype",
+                             [](const TensorSpec& self) { return std::string(dtype_name(self.dtype)); })
       .def_property_readonly("shape", &dims_of)
       .def_readonly("optional", &TensorSpec::optional);
   py::class_<LoadSpec>(module, "LoadSpec")
-      .def(py::init(&make_load_spec), py::arg("model"), py::arg("version") = 1, py::kw_only(), py::arg("backend") = "",
-           py::arg("path") = "", py::arg("max_batch_rows") = -1, py::arg("inputs") = py::tuple(),
-           py::arg("outputs") = py::tuple(), py::arg("instance_count") = 0, py::arg("max_queue_delay_us") = 0,
-           py::arg("max_queue_requests") = 0, py::arg("preferred_rows") = py::tuple(),
-           py::arg("parameters") = py::dict())
+      .def(py::init(&make_load_spec), py::arg("model"), py::arg("version") = 1, py::kw_only(),
+           py::arg("backend") = "", py::arg("path") = "", py::arg("max_batch_rows") = -1,
+           py::arg("inputs") = py::tuple(), py::arg("outputs") = py::tuple(), py::arg("instance_count") = 0,
+           py::arg("max_queue_delay_us") = 0, py::arg("max_queue_requests") = 0,
+           py::arg("preferred_rows") = py::tuple(), py::arg("parameters") = py::dict())
       .def_readonly("model", &LoadSpec::model)
       .def_readonly("version", &LoadSpec::version)
       .def_readonly("backend", &LoadSpec::backend)
@@ -66,10 +71,12 @@ void register_specs(py::module_& module) {
       .def_readonly("outputs", &LoadSpec::outputs)
       .def_readonly("instance_count", &LoadSpec::instance_count)
       .def_property_readonly(
-          "max_queue_delay_us", [](const LoadSpec& self) { return self.limits.max_queue_delay_ns / kMicrosecond; })
+          "max_queue_delay_us",
+          [](const LoadSpec& self) { return self.limits.max_queue_delay_ns / kMicrosecond; })
       .def_property_readonly("max_queue_requests",
                              [](const LoadSpec& self) { return self.limits.max_queue_requests; })
-      .def_property_readonly("preferred_rows", [](const LoadSpec& self) { return self.limits.preferred_rows; })
+      .def_property_readonly("preferred_rows",
+                             [](const LoadSpec& self) { return self.limits.preferred_rows; })
       .def_readonly("parameters", &LoadSpec::parameters);
 }
 
@@ -77,15 +84,16 @@ void register_version_status(py::module_& module) {
   py::class_<VersionStatus>(module, "VersionStatus")
       .def_readonly("model", &VersionStatus::model)
       .def_readonly("version", &VersionStatus::version)
-      .def_property_readonly("state",
-                             [](const VersionStatus& self) { return std::string(version_state_name(self.state)); })
+      .def_property_readonly(
+          "state", [](const VersionStatus& self) { return std::string(version_state_name(self.state)); })
       .def_readonly("reason", &VersionStatus::reason)
       .def_readonly("progress", &VersionStatus::progress)
       .def_readonly("backend", &VersionStatus::backend)
       .def_readonly("platform", &VersionStatus::platform)
       .def_property_readonly("inputs", [](const VersionStatus& self) { return self.signature.inputs; })
       .def_property_readonly("outputs", [](const VersionStatus& self) { return self.signature.outputs; })
-      .def_property_readonly("max_batch_rows", [](const VersionStatus& self) { return self.signature.max_batch_rows; })
+      .def_property_readonly("max_batch_rows",
+                             [](const VersionStatus& self) { return self.signature.max_batch_rows; })
       .def_readonly("instance_count", &VersionStatus::instance_count)
       .def_readonly("buckets", &VersionStatus::buckets)
       .def_readonly("properties", &VersionStatus::properties);

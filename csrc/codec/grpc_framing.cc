@@ -48,7 +48,8 @@ Status GrpcDeframer::feed(std::span<const std::byte>& bytes, ByteBuffer& message
 Status GrpcDeframer::read_prefix(ByteBuffer& message) {
   const auto flag = std::to_integer<unsigned>(prefix_[0]);
   std::size_t length = 0;
-  for (int i = 1; i <= 4; ++i) length = length << 8 | std::to_integer<std::size_t>(prefix_[static_cast<std::size_t>(i)]);
+  for (int i = 1; i <= 4; ++i)
+    length = length << 8 | std::to_integer<std::size_t>(prefix_[static_cast<std::size_t>(i)]);
   if (flag == 1 && encoding_size_ == 0) {
     return internal_error("gRPC framing: the compressed flag is set, but grpc-encoding names no compression");
   }
@@ -56,7 +57,8 @@ Status GrpcDeframer::read_prefix(ByteBuffer& message) {
     return unimplemented("grpc-encoding: got '" + std::string(encoding_.data(), encoding_size_) +
                          "', want identity (compressed messages are not supported)");
   }
-  if (flag > 1) return internal_error("gRPC framing: got compressed flag " + std::to_string(flag) + ", want 0 or 1");
+  if (flag > 1)
+    return internal_error("gRPC framing: got compressed flag " + std::to_string(flag) + ", want 0 or 1");
   if (length > max_bytes_) {
     return {Code::kResourceExhausted, "message too large: got " + std::to_string(length) + " bytes, limit " +
                                           std::to_string(max_bytes_)};
@@ -67,12 +69,14 @@ Status GrpcDeframer::read_prefix(ByteBuffer& message) {
 }
 
 Status GrpcDeframer::finish() const {
-  if (failed_ || complete_ || prefix_used_ == 0) return Status::ok();  // a failure was reported when it happened
+  if (failed_ || complete_ || prefix_used_ == 0)
+    return Status::ok();  // a failure was reported when it happened
   if (prefix_used_ < kGrpcPrefixBytes) {
-    return internal_error("gRPC framing: the stream ended inside a message prefix, got " + std::to_string(prefix_used_) +
-                          " of 5 bytes");
+    return internal_error("gRPC framing: the stream ended inside a message prefix, got " +
+                          std::to_string(prefix_used_) + " of 5 bytes");
   }
-  return internal_error("gRPC framing: the stream ended " + std::to_string(need_) + " bytes before the end of a message");
+  return internal_error("gRPC framing: the stream ended " + std::to_string(need_) +
+                        " bytes before the end of a message");
 }
 
 Status GrpcDeframer::feed_unary(std::span<const std::byte> bytes, ByteBuffer& message) {
@@ -97,13 +101,26 @@ std::optional<Nanos> parse_grpc_timeout(std::string_view text) {
   }
   Nanos unit = 0;
   switch (text.back()) {
-    case 'H': unit = 3600 * kSecond; break;
-    case 'M': unit = 60 * kSecond; break;
-    case 'S': unit = kSecond; break;
-    case 'm': unit = kMillisecond; break;
-    case 'u': unit = kMicrosecond; break;
-    case 'n': unit = 1; break;
-    default: return std::nullopt;
+    case 'H':
+      unit = 3600 * kSecond;
+      break;
+    case 'M':
+      unit = 60 * kSecond;
+      break;
+    case 'S':
+      unit = kSecond;
+      break;
+    case 'm':
+      unit = kMillisecond;
+      break;
+    case 'u':
+      unit = kMicrosecond;
+      break;
+    case 'n':
+      unit = 1;
+      break;
+    default:
+      return std::nullopt;
   }
   Nanos product = 0;
   return __builtin_mul_overflow(value, unit, &product) ? kNever : product;
@@ -127,8 +144,8 @@ bool is_grpc_content_type(std::string_view value) {
   constexpr std::string_view kType = "application/grpc";
   constexpr std::string_view kProto = "+proto";
   const auto starts = [&](std::string_view prefix) {
-    return value.size() >= prefix.size() &&
-           std::equal(prefix.begin(), prefix.end(), value.begin(), [](char a, char b) { return a == lower(b); });
+    return value.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), value.begin(),
+                                                       [](char a, char b) { return a == lower(b); });
   };
   if (!starts(kType)) return false;
   value.remove_prefix(kType.size());

@@ -36,7 +36,8 @@ void write_grpc_prefix(std::byte* at, std::size_t message_bytes);
 // however large the prefix says the message is; work per byte does not depend on how the bytes are cut.
 class GrpcDeframer {
  public:
-  explicit GrpcDeframer(std::size_t max_message_bytes = kDefaultMaxMessageBytes) : max_bytes_(max_message_bytes) {}
+  explicit GrpcDeframer(std::size_t max_message_bytes = kDefaultMaxMessageBytes)
+      : max_bytes_(max_message_bytes) {}
   void reset() { *this = GrpcDeframer(max_bytes_); }
 
   // The request's grpc-encoding, for the error text; "" or "identity" when absent. Set it before the first byte; only the

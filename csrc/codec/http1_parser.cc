@@ -123,7 +123,7 @@ void Http1Parser::explain(llhttp_errno_t error) {
     default: error_status_ = 400;
   }
   if (error_status_ == 505) {
-    error_reason_ = "HTTP version not supported, want HTTP/1.1";
+    error_reason_ = "HTTP version not supported, want 1.1";
   } else if (error_status_ != 501 || error != HPE_INVALID_METHOD) {
     error_reason_ += reason != nullptr && *reason != '\0' ? reason : llhttp_errno_name(error);
   }
@@ -215,7 +215,7 @@ int Http1Parser::on_headers_complete() {
 }
 
 int Http1Parser::check_head(Http1Head& head) {
-  if (parser_.http_major != 1) return refuse(505, "HTTP version not supported, want HTTP/1.1");
+  if (parser_.http_major != 1) return refuse(505, "HTTP version not supported, want 1.1");
   if (parser_.method == HTTP_CONNECT) return refuse(501, "method not implemented");
   head.method = llhttp_method_name(static_cast<llhttp_method_t>(parser_.method));
   if (!split_target(head)) return refuse(400, "malformed HTTP request: target is no path");

@@ -80,13 +80,14 @@ int on_frame_recv(nghttp2_session*, const nghttp2_frame* frame, void* user_data)
         core.finish_drain();
       }
       break;
-    default: break;
+    default:
+      break;
   }
   return core.failed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
-int on_data_chunk_recv(nghttp2_session*, std::uint8_t, StreamId id, const std::uint8_t* data, std::size_t size,
-                       void* user_data) {
+int on_data_chunk_recv(nghttp2_session*, std::uint8_t, StreamId id, const std::uint8_t* data,
+                       std::size_t size, void* user_data) {
   Core& core = core_of(user_data);
   Http2Stream* stream = core.find(id);
   if (stream != nullptr && stream->announced && !stream->reset && size != 0) {
@@ -150,7 +151,9 @@ int on_send_data(nghttp2_session*, nghttp2_frame* frame, const std::uint8_t* hea
 int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) {
   Core& core = core_of(user_data);
   switch (frame->hd.type) {
-    case NGHTTP2_RST_STREAM: core.flood(core.guard.reset_sent(core.now)); break;
+    case NGHTTP2_RST_STREAM:
+      core.flood(core.guard.reset_sent(core.now));
+      break;
     case NGHTTP2_HEADERS:
     case NGHTTP2_DATA:
       core.guard.useful_frame_sent();
@@ -161,7 +164,8 @@ int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, void* us
         }
       }
       break;
-    default: break;
+    default:
+      break;
   }
   return 0;
 }
@@ -206,12 +210,14 @@ nghttp2_nv to_nv(const Http2Header& header) {
   const auto bytes = [](std::string_view text) {
     return const_cast<std::uint8_t*>(reinterpret_cast<const std::uint8_t*>(text.data()));  // NOLINT
   };
-  const int flags = header.fixed ? NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE : NGHTTP2_NV_FLAG_NONE;
+  const int flags =
+      header.fixed ? NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE : NGHTTP2_NV_FLAG_NONE;
   return {bytes(header.name), bytes(header.value), header.name.size(), header.value.size(),
           static_cast<std::uint8_t>(flags)};
 }
 
-Http2Core::Http2Core(Http2Events& events_in, const Http2Limits& limits_in) : events(events_in), limits(limits_in), guard(limits) {
+Http2Core::Http2Core(Http2Events& events_in, const Http2Limits& limits_in)
+    : events(events_in), limits(limits_in), guard(limits) {
   session = new_session(this);
   const nghttp2_settings_entry settings[] = {
       {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.max_streams},
@@ -276,7 +282,8 @@ void Http2Core::fail(Http2Error code, std::string_view why) {
   error = code;
   reason = why;
   nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session),
-                        static_cast<std::uint32_t>(code), reinterpret_cast<const std::uint8_t*>(why.data()), why.size());
+                        static_cast<std::uint32_t>(code), reinterpret_cast<const std::uint8_t*>(why.data()),
+                        why.size());
 }
 
 Status Http2Core::status() const {
@@ -289,8 +296,8 @@ void Http2Core::submit_drain_ping() { nghttp2_submit_ping(session, NGHTTP2_FLAG_
 
 void Http2Core::finish_drain() {
   drain = Drain::kLast;
-  nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session), NGHTTP2_NO_ERROR,
-                        nullptr, 0);
+  nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session),
+                        NGHTTP2_NO_ERROR, nullptr, 0);
 }
 
 void Http2Core::submit_head(Http2Stream& stream, std::span<const Http2Header> headers, bool with_body) {

@@ -26,7 +26,7 @@ struct Http2Core {
   Http2Stream* find(StreamId id) const {
     return static_cast<Http2Stream*>(nghttp2_session_get_stream_user_data(session, id));
   }
-  Http2Stream* open(StreamId id);   // at the first header of a request
+  Http2Stream* open(StreamId id);                        // at the first header of a request
   void close(Http2Stream& stream, std::uint32_t error);  // tells the front end, returns it to the pool
   void close_all();
 
@@ -55,7 +55,7 @@ struct Http2Core {
   bool blocked = false;
   bool failed = false;
   Http2Error error = Http2Error::kNoError;
-  std::string_view reason;    // a literal
+  std::string_view reason;  // a literal
   Drain drain = Drain::kNo;
 
   Http2Stream* live = nullptr;

@@ -49,15 +49,24 @@ void TokenBucket::refill(Nanos now) {
 
 std::string_view flood_reason(Http2Flood flood) {
   switch (flood) {
-    case Http2Flood::kNone: return "";
-    case Http2Flood::kResetReceived: return "too_many_resets";
-    case Http2Flood::kResetSent: return "too_many_stream_errors";
-    case Http2Flood::kPing: return "too_many_pings";
-    case Http2Flood::kSettings: return "too_many_settings";
-    case Http2Flood::kPriority: return "too_many_priority_frames";
-    case Http2Flood::kEmpty: return "too_many_empty_frames";
-    case Http2Flood::kUnknown: return "too_many_unknown_frames";
-    case Http2Flood::kWindowUpdate: return "too_many_window_updates";
+    case Http2Flood::kNone:
+      return "";
+    case Http2Flood::kResetReceived:
+      return "too_many_resets";
+    case Http2Flood::kResetSent:
+      return "too_many_stream_errors";
+    case Http2Flood::kPing:
+      return "too_many_pings";
+    case Http2Flood::kSettings:
+      return "too_many_settings";
+    case Http2Flood::kPriority:
+      return "too_many_priority_frames";
+    case Http2Flood::kEmpty:
+      return "too_many_empty_frames";
+    case Http2Flood::kUnknown:
+      return "too_many_unknown_frames";
+    case Http2Flood::kWindowUpdate:
+      return "too_many_window_updates";
   }
   return "";
 }
@@ -98,18 +107,26 @@ Http2Flood Http2FloodGuard::scan(std::span<const std::byte> bytes, Nanos now) {
 Http2Flood Http2FloodGuard::count(const std::uint8_t* head, Nanos now) {
   const std::uint8_t flags = head[4];
   switch (head[3]) {
-    case kData: return skip_ == 0 && (flags & kEndStream) == 0 ? take(Http2Flood::kEmpty, now) : Http2Flood::kNone;
+    case kData:
+      return skip_ == 0 && (flags & kEndStream) == 0 ? take(Http2Flood::kEmpty, now) : Http2Flood::kNone;
     case kHeaders:
       bucket(Http2Flood::kWindowUpdate).credit(2);
       [[fallthrough]];
     case kContinuation:
       return skip_ == 0 && (flags & kEndHeaders) == 0 ? take(Http2Flood::kEmpty, now) : Http2Flood::kNone;
-    case kPriority: return take(Http2Flood::kPriority, now);
-    case kRstStream: return take(Http2Flood::kResetReceived, now);
-    case kSettings: return take(Http2Flood::kSettings, now);
-    case kPing: return take(Http2Flood::kPing, now);
-    case kWindowUpdate: return take(Http2Flood::kWindowUpdate, now);
-    default: return take(Http2Flood::kUnknown, now);  // with GOAWAY, of which one is enough, and PUSH_PROMISE, which is fatal
+    case kPriority:
+      return take(Http2Flood::kPriority, now);
+    case kRstStream:
+      return take(Http2Flood::kResetReceived, now);
+    case kSettings:
+      return take(Http2Flood::kSettings, now);
+    case kPing:
+      return take(Http2Flood::kPing, now);
+    case kWindowUpdate:
+      return take(Http2Flood::kWindowUpdate, now);
+    default:
+      return take(Http2Flood::kUnknown,
+                  now);  // with GOAWAY, of which one is enough, and PUSH_PROMISE, which is fatal
   }
 }
 

@@ -27,10 +27,11 @@ struct Http2Limits {
   std::uint32_t max_header_list_bytes = 16 * 1024;  // name + value + 32 each, RFC 9113 section 6.5.2
   std::uint32_t max_headers = 64;                   // pseudo-headers included
   std::uint32_t max_continuations = 8;
-  std::uint32_t max_outbound_frames = 1000;         // queued in nghttp2, beyond one per open stream (its response head)
-  std::int64_t reset_burst = 200;                   // RST_STREAM received, and sent: a bucket each
+  std::uint32_t max_outbound_frames =
+      1000;                        // queued in nghttp2, beyond one per open stream (its response head)
+  std::int64_t reset_burst = 200;  // RST_STREAM received, and sent: a bucket each
   std::int64_t reset_per_s = 33;
-  std::int64_t control_burst = 100;                 // PING, SETTINGS, PRIORITY, empty, unknown (and GOAWAY): a bucket each
+  std::int64_t control_burst = 100;  // PING, SETTINGS, PRIORITY, empty, unknown (and GOAWAY): a bucket each
   std::int64_t control_per_s = 10;
   // WINDOW_UPDATE: gRPC clients send about one or two per call, so calls and answers earn them (credit); this is the rest.
   std::int64_t window_update_burst = 2000;

@@ -12,12 +12,18 @@ struct Fatal {
 };
 Fatal fatal(ssize_t rc) {
   switch (rc) {
-    case NGHTTP2_ERR_BAD_CLIENT_MAGIC: return {Http2Error::kProtocolError, "no HTTP/2 connection preface"};
-    case NGHTTP2_ERR_FLOODED: return {Http2Error::kEnhanceYourCalm, "too_many_frames_to_answer"};
-    case NGHTTP2_ERR_TOO_MANY_SETTINGS: return {Http2Error::kEnhanceYourCalm, "too_many_settings"};
-    case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS: return {Http2Error::kEnhanceYourCalm, "too_many_continuations"};
-    case NGHTTP2_ERR_NOMEM: return {Http2Error::kInternalError, "out of memory"};
-    default: return {Http2Error::kProtocolError, "protocol error"};
+    case NGHTTP2_ERR_BAD_CLIENT_MAGIC:
+      return {Http2Error::kProtocolError, "no HTTP/2 connection preface"};
+    case NGHTTP2_ERR_FLOODED:
+      return {Http2Error::kEnhanceYourCalm, "too_many_frames_to_answer"};
+    case NGHTTP2_ERR_TOO_MANY_SETTINGS:
+      return {Http2Error::kEnhanceYourCalm, "too_many_settings"};
+    case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
+      return {Http2Error::kEnhanceYourCalm, "too_many_continuations"};
+    case NGHTTP2_ERR_NOMEM:
+      return {Http2Error::kInternalError, "out of memory"};
+    default:
+      return {Http2Error::kProtocolError, "protocol error"};
   }
 }
 
@@ -33,7 +39,8 @@ Status Http2Session::feed(std::span<const std::byte> bytes, Nanos now) {
   core.now = now;
   if (!core.failed) core.flood(core.guard.scan(bytes, now));
   if (!core.failed) {
-    const ssize_t rc = nghttp2_session_mem_recv(core.session, reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
+    const ssize_t rc = nghttp2_session_mem_recv(
+        core.session, reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
     if (rc < 0) core.fail(fatal(rc).error, fatal(rc).reason);
   }
   if (core.failed) core.close_all();
@@ -49,7 +56,8 @@ void Http2Session::send_message(StreamId id, OutMessage&& message) {
   Http2Stream* stream = core_->find(id);
   if (stream == nullptr || stream->ended || stream->reset) return message.clear();
   stream->push(std::move(message));
-  nghttp2_session_resume_data(core_->session, id);  // fails when the head is not out yet: then there is nothing to resume
+  nghttp2_session_resume_data(core_->session,
+                              id);  // fails when the head is not out yet: then there is nothing to resume
 }
 
 void Http2Session::send_trailers(StreamId id, std::span<const Http2Header> trailers) {

@@ -52,7 +52,8 @@ struct Http2Header {
 };
 
 // What every successful gRPC answer starts and ends with.
-inline constexpr Http2Header kGrpcOkHeaders[] = {{":status", "200", true}, {"content-type", "application/grpc", true}};
+inline constexpr Http2Header kGrpcOkHeaders[] = {{":status", "200", true},
+                                                 {"content-type", "application/grpc", true}};
 inline constexpr Http2Header kGrpcOkTrailers[] = {{"grpc-status", "0", true}};
 
 // A request's header section. The views are valid during on_request only.

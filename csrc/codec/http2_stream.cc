@@ -46,7 +46,8 @@ void Http2Stream::pop(std::size_t bytes, WriteQueue& out) {
   queued_ -= bytes;
   while (bytes != 0) {
     OutMessage& message = front();
-    const bool in_external = external_at_ < message.external.size() && message.external[external_at_].at == own_at_;
+    const bool in_external =
+        external_at_ < message.external.size() && message.external[external_at_].at == own_at_;
     if (in_external) {
       const auto& whole = message.external[external_at_].bytes;
       const std::size_t n = std::min(bytes, whole.size() - external_off_);

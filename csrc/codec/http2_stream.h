@@ -16,12 +16,12 @@ namespace fastserve {
 class Http2Stream {
  public:
   StreamId id = 0;
-  void* data = nullptr;     // the front end's
-  bool announced = false;   // on_request was called: owes an on_closed
-  bool remote_end = false;  // END_STREAM received
-  bool answered = false;    // response HEADERS submitted, or reset: no second answer
-  bool reset = false;       // we reset it: no further events but on_closed
-  bool ended = false;       // the answer is complete but for what is queued
+  void* data = nullptr;         // the front end's
+  bool announced = false;       // on_request was called: owes an on_closed
+  bool remote_end = false;      // END_STREAM received
+  bool answered = false;        // response HEADERS submitted, or reset: no second answer
+  bool reset = false;           // we reset it: no further events but on_closed
+  bool ended = false;           // the answer is complete but for what is queued
   Http2Stream* next = nullptr;  // list of live streams, or of pooled ones
   Http2Stream* prev = nullptr;
 
@@ -43,9 +43,9 @@ class Http2Stream {
   std::vector<OutMessage> slots_;  // ring of `count_` messages from `head_`
   std::size_t head_ = 0;
   std::size_t count_ = 0;
-  std::size_t own_at_ = 0;       // the front message: bytes of `own` that are out
-  std::size_t external_at_ = 0;  // externals that are out
-  std::size_t external_off_ = 0; // bytes of the next external that are out
+  std::size_t own_at_ = 0;        // the front message: bytes of `own` that are out
+  std::size_t external_at_ = 0;   // externals that are out
+  std::size_t external_off_ = 0;  // bytes of the next external that are out
   std::size_t queued_ = 0;
   std::vector<Http2Header> trailers_;
   ByteBuffer trailer_text_;

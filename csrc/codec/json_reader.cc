@@ -121,7 +121,7 @@ JsonReader::Kind JsonReader::peek() {
     case 'f': return Kind::kFalse;
     case 'n': return Kind::kNull;
     case '-': return Kind::kNumber;
-    default: return at_digit() ? Kind::kNumber : Kind::kInvalid;
+    default: return json_digits::is_digit(*at_) ? Kind::kNumber : Kind::kInvalid;
   }
 }
 
@@ -134,27 +134,26 @@ bool JsonReader::enter(char open) {
   return true;
 }
 
-bool JsonReader::next(char close) {
-  skip_blanks();
+// At the first element, at the end, and at what should not be there.
+bool JsonReader::next_slowly(char close) {
   if (at_ != end_ && *at_ == close) {
     ++at_;
     --depth_;
     fresh_ = false;
     return false;
   }
-  if (!fresh_) {
-    if (at_ == end_ || *at_ != ',') return fail(close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
-    ++at_;
-    skip_blanks();
-  }
   if (at_ == end_) return fail("the text ends too early");
+  if (!fresh_) return fail(close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
   fresh_ = false;
   return true;
 }
 
+bool JsonReader::fail_number() {
+  return fail("a number longer than " + std::to_string(limits_.number_chars) + " characters");
+}
+
 bool JsonReader::enter_object() { return enter('{'); }
 bool JsonReader::enter_array() { return enter('['); }
-bool JsonReader::next_element() { return next(']'); }
 
 bool JsonReader::next_key(JsonString& key) {
   if (!next('}')) return false;
@@ -274,7 +273,7 @@ void JsonReader::skip_value() {
       while (next_element()) skip_value();
       return;
     case Kind::kString: scan_string(string); return;
-    case Kind::kNumber: scan_number(number); return;
+    case Kind::kNumber: read_number(number); return;
     case Kind::kTrue: read_word("true"); return;
     case Kind::kFalse: read_word("false"); return;
     case Kind::kNull: read_word("null"); return;

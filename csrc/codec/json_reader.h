@@ -11,11 +11,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/status.h"
+#include "codec/json_number.h"
 #include "memory/scratch.h"
 
 namespace fastserve {
@@ -24,23 +24,6 @@ namespace fastserve {
 struct JsonString {
   std::string_view raw;
   bool escaped = false;
-};
-
-// A number as it stands in the text, with its digits read: value = ±mantissa x 10^exponent when exact.
-struct JsonNumber {
-  std::string_view text;
-  std::uint64_t mantissa = 0;
-  std::int32_t exponent = 0;
-  bool negative = false;
-  bool integral = true;  // written without fraction and exponent
-  bool exact = true;     // all digits fit into mantissa (19 significant ones at most)
-
-  // The nearest double / float (round to even, no double rounding); nullopt when that is infinite.
-  std::optional<double> as_double() const;
-  std::optional<float> as_float() const;
-  // Integral numbers within the type; nullopt otherwise. -0 is 0.
-  std::optional<std::int64_t> as_int64() const;
-  std::optional<std::uint64_t> as_uint64() const;
 };
 
 struct JsonLimits {
@@ -60,11 +43,22 @@ class JsonReader {
   bool enter_object();
   bool next_key(JsonString& key);  // false: the object is closed, or an error
   bool enter_array();
-  bool next_element();             // false: the array is closed, or an error
+  bool next_element() { return next(']'); }  // false: the array is closed, or an error
   bool read_string(JsonString& out);
+  // A number may stand at the cursor: the quick form of peek() == kNumber.
+  bool at_number() {
+    skip_blanks();
+    return at_ != end_ && (*at_ == '-' || json_digits::is_digit(*at_));
+  }
   bool read_number(JsonNumber& out) {
     skip_blanks();
-    return scan_number(out);
+    const char* bad = nullptr;
+    const char* what = nullptr;
+    const char* const behind = json_digits::scan(at_, end_, out, bad, what);
+    if (behind == nullptr) return fail_at(static_cast<std::size_t>(bad - begin_), what);
+    if (out.text.size() > limits_.number_chars) return fail_number();
+    at_ = behind;
+    return true;
   }
   bool read_bool(bool& out);
   void skip_value();               // checks what it skips
@@ -98,16 +92,22 @@ class JsonReader {
       ++at_;
     }
   }
-  bool at_digit() const { return at_ != end_ && static_cast<unsigned char>(*at_ - '0') < 10; }
-  bool scan_number(JsonNumber& out);
-  bool scan_digits(JsonNumber& out, int& significant);
-  bool scan_exponent(JsonNumber& out);
   bool scan_string(JsonString& out);
   bool scan_escape();
   bool scan_code_unit(std::uint32_t& out);
   bool read_word(std::string_view word);
   bool enter(char open);
-  bool next(char close);  // consumes a comma or the closing bracket
+  bool next(char close) {  // consumes a comma or the closing bracket
+    skip_blanks();
+    if (at_ != end_ && *at_ == ',' && !fresh_) {
+      ++at_;
+      skip_blanks();
+      return at_ != end_ || fail("the text ends too early");
+    }
+    return next_slowly(close);
+  }
+  bool next_slowly(char close);
+  bool fail_number();
 
   const char* begin_;
   const char* at_;

@@ -26,16 +26,21 @@ std::string_view describe(JsonReader::Kind kind) {
   return "no value";
 }
 
+// What stands at the cursor is no element of this datatype.
+bool wrong_kind(JsonReader& reader, std::string_view want, std::string& fault) {
+  const auto kind = reader.peek();
+  if (kind == JsonReader::Kind::kInvalid) return reader.fail("expected a value");
+  fault = "got " + std::string(describe(kind)) + ", want " + std::string(want);
+  return false;
+}
+
 // One element: reads it at the cursor and writes it at `to`, which moves on. False: a syntax error (the reader has it) or
 // `fault`, worded "got 300, want 0..255".
 template <class T>
 struct NumberElement {
   static bool read(JsonReader& reader, std::byte*& to, std::string& fault) {
+    if (!reader.at_number()) return wrong_kind(reader, "a number", fault);
     JsonNumber number;
-    if (const auto kind = reader.peek(); kind != JsonReader::Kind::kNumber) {
-      if (kind != JsonReader::Kind::kInvalid) fault = "got " + std::string(describe(kind)) + ", want a number";
-      return kind == JsonReader::Kind::kInvalid ? reader.fail("expected a value") : false;
-    }
     if (!reader.read_number(number)) return false;
     if (!convert(number, to)) {
       fault = "got " + std::string(number.text) + ", want " + wanted();
@@ -77,7 +82,7 @@ struct BoolElement {
   static bool read(JsonReader& reader, std::byte*& to, std::string& fault) {
     bool value = false;
     JsonNumber number;
-    switch (const auto kind = reader.peek()) {
+    switch (reader.peek()) {
       case JsonReader::Kind::kTrue:
       case JsonReader::Kind::kFalse:
         if (!reader.read_bool(value)) return false;
@@ -92,8 +97,7 @@ struct BoolElement {
         value = *bit == 1;
         break;
       }
-      case JsonReader::Kind::kInvalid: return reader.fail("expected a value");
-      default: fault = "got " + std::string(describe(kind)) + ", want true, false, 0 or 1"; return false;
+      default: return wrong_kind(reader, "true, false, 0 or 1", fault);
     }
     *to++ = static_cast<std::byte>(value);
     return true;
@@ -103,10 +107,7 @@ struct BoolElement {
 struct BytesElement {
   static bool read(JsonReader& reader, std::byte*& to, std::string& fault) {
     JsonString string;
-    if (const auto kind = reader.peek(); kind != JsonReader::Kind::kString) {
-      if (kind != JsonReader::Kind::kInvalid) fault = "got " + std::string(describe(kind)) + ", want a string";
-      return kind == JsonReader::Kind::kInvalid ? reader.fail("expected a value") : false;
-    }
+    if (reader.peek() != JsonReader::Kind::kString) return wrong_kind(reader, "a string", fault);
     if (!reader.read_string(string)) return false;
     const auto size = static_cast<std::uint32_t>(JsonReader::decode_to(string, reinterpret_cast<char*>(to + 4)));
     std::memcpy(to, &size, 4);

@@ -10,7 +10,8 @@
 namespace fastserve {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "tensor bytes are little-endian on the wire and in memory");
+static_assert(std::endian::native == std::endian::little,
+              "tensor bytes are little-endian on the wire and in memory");
 
 using protozero::pbf_wire_type;
 
@@ -28,30 +29,43 @@ constexpr unsigned kBytesField = 8;
 // Field number of InferTensorContents that carries a dtype; 0: none does.
 unsigned field_of(DType dtype) {
   switch (dtype) {
-    case DType::kBool: return 1;
+    case DType::kBool:
+      return 1;
     case DType::kInt8:
     case DType::kInt16:
-    case DType::kInt32: return 2;
-    case DType::kInt64: return 3;
+    case DType::kInt32:
+      return 2;
+    case DType::kInt64:
+      return 3;
     case DType::kUint8:
     case DType::kUint16:
-    case DType::kUint32: return 4;
-    case DType::kUint64: return 5;
-    case DType::kFp32: return 6;
-    case DType::kFp64: return 7;
-    case DType::kBytes: return kBytesField;
+    case DType::kUint32:
+      return 4;
+    case DType::kUint64:
+      return 5;
+    case DType::kFp32:
+      return 6;
+    case DType::kFp64:
+      return 7;
+    case DType::kBytes:
+      return kBytesField;
     case DType::kFp16:
-    case DType::kBf16: return 0;
+    case DType::kBf16:
+      return 0;
   }
   return 0;
 }
 
 pbf_wire_type element_type(unsigned field) {
   switch (field) {
-    case 6: return pbf_wire_type::fixed32;
-    case 7: return pbf_wire_type::fixed64;
-    case kBytesField: return pbf_wire_type::length_delimited;
-    default: return pbf_wire_type::varint;
+    case 6:
+      return pbf_wire_type::fixed32;
+    case 7:
+      return pbf_wire_type::fixed64;
+    case kBytesField:
+      return pbf_wire_type::length_delimited;
+    default:
+      return pbf_wire_type::varint;
   }
 }
 
@@ -62,12 +76,14 @@ Status count_packed(std::string_view packed, unsigned field, const FieldPath& pa
     if (!packed.empty() && (static_cast<unsigned char>(packed.back()) & 0x80U) != 0) {
       return bad_field(path, "truncated number");
     }
-    count += static_cast<std::size_t>(std::count_if(packed.begin(), packed.end(), [](char c) { return (c & 0x80) == 0; }));
+    count += static_cast<std::size_t>(
+        std::count_if(packed.begin(), packed.end(), [](char c) { return (c & 0x80) == 0; }));
     return Status::ok();
   }
   const std::size_t width = type == pbf_wire_type::fixed32 ? 4 : 8;
   if (packed.size() % width != 0) {
-    return bad_field(path, "got " + std::to_string(packed.size()) + " bytes, want a multiple of " + std::to_string(width));
+    return bad_field(
+        path, "got " + std::to_string(packed.size()) + " bytes, want a multiple of " + std::to_string(width));
   }
   count += packed.size() / width;
   return Status::ok();
@@ -94,8 +110,10 @@ Status measure(std::string_view contents, DType dtype, FieldPath path, std::size
       continue;
     }
     FS_EXPECT_TYPE(reader, element_type(field), path);
-    if (field == kBytesField) text_bytes += reader.get_view().size();
-    else reader.skip();
+    if (field == kBytesField)
+      text_bytes += reader.get_view().size();
+    else
+      reader.skip();
     ++count;
   }
   bytes = dtype == DType::kBytes ? text_bytes + 4 * count : count * dtype_size(dtype);
@@ -143,16 +161,23 @@ void write_text(protozero::pbf_reader& reader, std::byte*& at) {
 
 void write_field(protozero::pbf_reader& reader, DType dtype, std::byte*& at) {
   switch (dtype) {
-    case DType::kBytes: return write_text(reader, at);
+    case DType::kBytes:
+      return write_text(reader, at);
     case DType::kFp32:
-    case DType::kFp64: return write_fixed(reader, at);
-    default: break;
+    case DType::kFp64:
+      return write_fixed(reader, at);
+    default:
+      break;
   }
   switch (dtype_size(dtype)) {
-    case 1: return write_varints<std::uint8_t>(reader, dtype == DType::kBool, at);
-    case 2: return write_varints<std::uint16_t>(reader, false, at);
-    case 4: return write_varints<std::uint32_t>(reader, false, at);
-    default: return write_varints<std::uint64_t>(reader, false, at);
+    case 1:
+      return write_varints<std::uint8_t>(reader, dtype == DType::kBool, at);
+    case 2:
+      return write_varints<std::uint16_t>(reader, false, at);
+    case 4:
+      return write_varints<std::uint32_t>(reader, false, at);
+    default:
+      return write_varints<std::uint64_t>(reader, false, at);
   }
 }
 
@@ -162,7 +187,8 @@ Status read_contents(std::string_view contents, DType dtype, const FieldPath& pa
                      std::span<const std::byte>& data) {
   const unsigned want = field_of(dtype);
   if (want == 0) {
-    return bad_field(path, "datatype " + std::string(dtype_name(dtype)) + " is only accepted in raw_input_contents");
+    return bad_field(
+        path, "datatype " + std::string(dtype_name(dtype)) + " is only accepted in raw_input_contents");
   }
   std::size_t bytes = 0;
   FS_RETURN_IF_ERROR(measure(contents, dtype, path, bytes));
@@ -174,8 +200,10 @@ Status read_contents(std::string_view contents, DType dtype, const FieldPath& pa
   std::byte* at = room.data();
   protozero::pbf_reader reader(contents.data(), contents.size());
   while (reader.next()) {
-    if (reader.tag() == want) write_field(reader, dtype, at);
-    else reader.skip();
+    if (reader.tag() == want)
+      write_field(reader, dtype, at);
+    else
+      reader.skip();
   }
   data = room;
   return Status::ok();

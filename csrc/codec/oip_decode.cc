@@ -1,5 +1,5 @@
-#include <protozero/pbf_reader.hpp>
 #include <simdjson.h>
+#include <protozero/pbf_reader.hpp>
 
 #include <array>
 #include <string>
@@ -57,14 +57,18 @@ Status InferWalk::run(std::span<const std::byte> message) {
       reader.skip();
       continue;
     }
-    constexpr const char* kNames[] = {"", "model_name", "model_version", "id", "parameters", "inputs", "outputs",
-                                      "raw_input_contents"};
+    constexpr const char* kNames[] = {"",           "model_name", "model_version", "id",
+                                      "parameters", "inputs",     "outputs",       "raw_input_contents"};
     path.at(kNames[field]);
     FS_EXPECT_TYPE(reader, kLengthDelimited, path);
     const std::string_view bytes = text_of(reader.get_view());
     switch (field) {
-      case request_field::kModelName: out_.model_name = bytes; break;
-      case request_field::kModelVersion: out_.model_version = bytes; break;
+      case request_field::kModelName:
+        out_.model_name = bytes;
+        break;
+      case request_field::kModelVersion:
+        out_.model_version = bytes;
+        break;
       case request_field::kId:
         if (!simdjson::validate_utf8(bytes.data(), bytes.size())) return bad_field(path, "not valid UTF-8");
         out_.id = bytes;
@@ -75,8 +79,12 @@ Status InferWalk::run(std::span<const std::byte> message) {
         FS_RETURN_IF_ERROR(set_request_parameter(parameter, out_));
         break;
       }
-      case request_field::kInputs: FS_RETURN_IF_ERROR(walk_input(bytes)); break;
-      case request_field::kOutputs: FS_RETURN_IF_ERROR(walk_output(bytes)); break;
+      case request_field::kInputs:
+        FS_RETURN_IF_ERROR(walk_input(bytes));
+        break;
+      case request_field::kOutputs:
+        FS_RETURN_IF_ERROR(walk_output(bytes));
+        break;
       default:  // kRawInputContents
         if (raw_count_ == kMaxInputs) return bad_field(path, "got more than 64 entries, want 64 or fewer");
         raw_[raw_count_++] = bytes;
@@ -107,7 +115,9 @@ Status InferWalk::walk_input(std::string_view bytes) {
         FS_EXPECT_TYPE(reader, kLengthDelimited, path);
         datatype = text_of(reader.get_view());
         break;
-      case input_field::kShape: FS_RETURN_IF_ERROR(read_shape(reader, input)); break;
+      case input_field::kShape:
+        FS_RETURN_IF_ERROR(read_shape(reader, input));
+        break;
       case input_field::kParameters: {
         path.at("parameters");
         FS_EXPECT_TYPE(reader, kLengthDelimited, path);
@@ -119,16 +129,19 @@ Status InferWalk::walk_input(std::string_view bytes) {
       case input_field::kContents:
         path.at("contents");
         FS_EXPECT_TYPE(reader, kLengthDelimited, path);
-        if (has_contents) return bad_field(path, "given twice");  // merging, as protobuf has it, is open to abuse
+        if (has_contents)
+          return bad_field(path, "given twice");  // merging, as protobuf has it, is open to abuse
         contents = text_of(reader.get_view());
         has_contents = true;
         break;
-      default: reader.skip();
+      default:
+        reader.skip();
     }
   }
   path.at("datatype");
   const auto dtype = parse_dtype(datatype);
-  if (!dtype) return bad_field(path, "got \"" + echo(datatype) + "\", want a name such as FP32, INT64 or BYTES");
+  if (!dtype)
+    return bad_field(path, "got \"" + echo(datatype) + "\", want a name such as FP32, INT64 or BYTES");
   input.dtype = *dtype;
   if (!has_contents) return Status::ok();
   if (typed_input_ == FieldPath::kNone) typed_input_ = index;
@@ -149,7 +162,8 @@ Status InferWalk::add_dim(TensorView& input, std::int64_t dim) {
 Status InferWalk::read_shape(pbf_reader& reader, TensorView& input) {
   path.at("shape");
   const auto too_many = [&](std::size_t rank) {
-    return bad_field(path, "got rank " + std::to_string(rank) + ", want " + std::to_string(kMaxRank) + " or fewer");
+    return bad_field(path,
+                     "got rank " + std::to_string(rank) + ", want " + std::to_string(kMaxRank) + " or fewer");
   };
   if (reader.wire_type() == pbf_wire_type::varint) {  // not packed
     if (input.shape.rank() == kMaxRank) return too_many(kMaxRank + 1);
@@ -173,7 +187,8 @@ Status InferWalk::read_shape(pbf_reader& reader, TensorView& input) {
 Status InferWalk::walk_output(std::string_view bytes) {
   const std::size_t index = out_.requested_outputs.size();
   if (index == kMaxRequestedOutputs) {
-    return bad_field(path, "got more than " + std::to_string(kMaxRequestedOutputs) + " outputs, want that many or fewer");
+    return bad_field(
+        path, "got more than " + std::to_string(kMaxRequestedOutputs) + " outputs, want that many or fewer");
   }
   path.enter("outputs", index);
   RequestedOutput& output = out_.requested_outputs.emplace_back();
@@ -196,7 +211,8 @@ Status InferWalk::walk_output(std::string_view bytes) {
         }
         break;
       }
-      default: reader.skip();
+      default:
+        reader.skip();
     }
   }
   return Status::ok();
@@ -204,15 +220,16 @@ Status InferWalk::walk_output(std::string_view bytes) {
 
 Status InferWalk::assign_raw() {
   if (raw_count_ == 0) return Status::ok();
-  if (typed_input_ != FieldPath::kNone) {  // Triton's words; for any input, not only the one that raw data is for
+  if (typed_input_ !=
+      FieldPath::kNone) {  // Triton's words; for any input, not only the one that raw data is for
     return invalid_argument("contents field must not be specified when using raw_input_contents for '" +
-                            echo(out_.inputs[typed_input_].name) + "' for model '" + echo(out_.model_name) + "'. inputs[" +
-                            std::to_string(typed_input_) + "].contents: got both");
+                            echo(out_.inputs[typed_input_].name) + "' for model '" + echo(out_.model_name) +
+                            "'. inputs[" + std::to_string(typed_input_) + "].contents: got both");
   }
   path.at("raw_input_contents");
   if (raw_count_ != out_.inputs.size()) {
-    return bad_field(path, "got " + std::to_string(raw_count_) + " entries, want " + std::to_string(out_.inputs.size()) +
-                               " (one per input)");
+    return bad_field(path, "got " + std::to_string(raw_count_) + " entries, want " +
+                               std::to_string(out_.inputs.size()) + " (one per input)");
   }
   for (std::size_t i = 0; i < raw_count_; ++i) out_.inputs[i].data = bytes_of(raw_[i]);
   return Status::ok();

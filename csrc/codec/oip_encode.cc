@@ -20,7 +20,9 @@ constexpr char kOutputName = 0x0A;
 constexpr char kOutputDatatype = 0x12;
 constexpr char kOutputShape = 0x1A;
 
-std::size_t varint_bytes(std::uint64_t value) { return static_cast<std::size_t>(protozero::length_of_varint(value)); }
+std::size_t varint_bytes(std::uint64_t value) {
+  return static_cast<std::size_t>(protozero::length_of_varint(value));
+}
 std::size_t field_bytes(std::size_t size) { return 1 + varint_bytes(size) + size; }
 std::size_t optional_bytes(std::string_view text) { return text.empty() ? 0 : field_bytes(text.size()); }
 
@@ -80,7 +82,8 @@ struct Sizes {
 
 Sizes measure(const Response& response, const ServedVersion& version, const Request& request) {
   Sizes sizes;
-  sizes.message = optional_bytes(version.name) + optional_bytes(version.number_text) + optional_bytes(request.id);
+  sizes.message =
+      optional_bytes(version.name) + optional_bytes(version.number_text) + optional_bytes(request.id);
   for (const OutputTensor& output : response.outputs) {
     sizes.message += field_bytes(output_bytes(output, version)) + field_bytes(output.data.size());
     if (output.data.size() >= kReferenceBytes) sizes.referenced += output.data.size();
@@ -90,11 +93,13 @@ Sizes measure(const Response& response, const ServedVersion& version, const Requ
 
 }  // namespace
 
-Status encode_model_infer(const Response& response, const ServedVersion& version, const Request& request, OutMessage& out) {
+Status encode_model_infer(const Response& response, const ServedVersion& version, const Request& request,
+                          OutMessage& out) {
   out.clear();
   const Sizes sizes = measure(response, version, request);
   if (sizes.message > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
-    return invalid_argument("response message too large: got " + std::to_string(sizes.message) + " bytes, limit 2147483647");
+    return invalid_argument("response message too large: got " + std::to_string(sizes.message) +
+                            " bytes, limit 2147483647");
   }
   std::byte* const start = out.own.extend(kGrpcPrefixBytes + sizes.message - sizes.referenced);
   write_grpc_prefix(start, sizes.message);
@@ -103,7 +108,8 @@ Status encode_model_infer(const Response& response, const ServedVersion& version
   w.field(kModelVersion, version.number_text);
   w.field(kId, request.id);
   for (const OutputTensor& output : response.outputs) write_output(output, version, w);
-  for (const OutputTensor& output : response.outputs) {  // one entry each, empty ones too: clients index by position
+  for (const OutputTensor& output :
+       response.outputs) {  // one entry each, empty ones too: clients index by position
     w.head(kRawOutputContents, output.data.size());
     if (output.data.size() >= kReferenceBytes) {
       out.external.push_back({static_cast<std::size_t>(w.at() - start), output.data});

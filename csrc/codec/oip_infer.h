@@ -36,6 +36,7 @@ Status decode_model_infer(std::span<const std::byte> message, Request& out);
 // Tensors of kReferenceBytes and more are referenced, not copied: when out.needs_keep(), give it what keeps them
 // (response.batch in a shared_ptr) before sending.
 // Error: INVALID_ARGUMENT when the message would pass INT32_MAX bytes, the largest that protobuf can take. `out` is then empty.
-Status encode_model_infer(const Response& response, const ServedVersion& version, const Request& request, OutMessage& out);
+Status encode_model_infer(const Response& response, const ServedVersion& version, const Request& request,
+                          OutMessage& out);
 
 }  // namespace fastserve

@@ -13,7 +13,8 @@ namespace {
 using protozero::pbf_wire_type;
 
 Status wrong_kind(std::string_view name, std::string_view want) {  // Triton's words
-  return invalid_argument("invalid value type for '" + echo(name) + "' parameter, expected " + std::string(want));
+  return invalid_argument("invalid value type for '" + echo(name) + "' parameter, expected " +
+                          std::string(want));
 }
 
 // The value of an integer parameter; an unsigned one above INT64_MAX saturates (every range below is smaller).
@@ -52,7 +53,9 @@ Status read_value(std::string_view bytes, const FieldPath& path, Parameter& out,
         FS_EXPECT_TYPE(value, pbf_wire_type::varint, path);
         out.value = value.get_uint64();
         break;
-      default: value.skip(); continue;
+      default:
+        value.skip();
+        continue;
     }
     set = true;
   }
@@ -63,7 +66,8 @@ Status set_priority(const Parameter& p, Request& out) {
   const auto value = integer(p);
   if (!value) return wrong_kind(p.name, "uint64_param or int64_param");
   if (*value < 0 || *value > std::numeric_limits<std::uint32_t>::max()) {
-    return invalid_argument(quoted_parameter(p.name) + ": got " + std::to_string(*value) + ", want 0 to 4294967295");
+    return invalid_argument(quoted_parameter(p.name) + ": got " + std::to_string(*value) +
+                            ", want 0 to 4294967295");
   }
   out.priority = static_cast<std::uint32_t>(*value);
   return Status::ok();
@@ -73,7 +77,8 @@ Status set_timeout(const Parameter& p, Request& out) {
   const auto value = integer(p);
   if (!value) return wrong_kind(p.name, "int64_param");
   if (*value < 0) {
-    return invalid_argument(quoted_parameter(p.name) + ": got " + std::to_string(*value) + ", want 0 or more microseconds");
+    return invalid_argument(quoted_parameter(p.name) + ": got " + std::to_string(*value) +
+                            ", want 0 or more microseconds");
   }
   if (__builtin_mul_overflow(*value, kMicrosecond, &out.queue_timeout_ns)) out.queue_timeout_ns = kNever;
   return Status::ok();
@@ -108,7 +113,8 @@ Status read_parameter(std::string_view entry, const FieldPath& path, Parameter& 
         FS_EXPECT_TYPE(pair, pbf_wire_type::length_delimited, path);
         FS_RETURN_IF_ERROR(read_value(text_of(pair.get_view()), path, out, set));
         break;
-      default: pair.skip();
+      default:
+        pair.skip();
     }
   }
   if (!set) return invalid_argument(path.str() + "[\"" + echo(out.name) + "\"]: got no value");
@@ -135,14 +141,16 @@ Status set_request_parameter(const Parameter& parameter, Request& out) {
 
 Status refuse_shared_memory(const Parameter& parameter, const FieldPath& path) {
   if (!parameter.name.starts_with("shared_memory_")) return Status::ok();
-  return unimplemented(path.str() + "[\"" + echo(parameter.name) + "\"]: shared memory is not enabled on this server");
+  return unimplemented(path.str() + "[\"" + echo(parameter.name) +
+                       "\"]: shared memory is not enabled on this server");
 }
 
 Status read_classification(const Parameter& parameter, const FieldPath& path, std::int64_t& out) {
   const auto* count = std::get_if<std::int64_t>(&parameter.value);
   if (count == nullptr) return wrong_kind(parameter.name, "int64_param");
   if (*count <= 0) {
-    return invalid_argument(path.str() + "[\"classification\"]: got " + std::to_string(*count) + ", want 1 or more");
+    return invalid_argument(path.str() + "[\"classification\"]: got " + std::to_string(*count) +
+                            ", want 1 or more");
   }
   out = *count;
   return Status::ok();

@@ -26,8 +26,10 @@ std::string echo(std::string_view text) {
   return out;
 }
 
-Status expect_type(const protozero::pbf_reader& reader, protozero::pbf_wire_type want, const FieldPath& path) {
-  return bad_field(path, "got protobuf wire type " + std::to_string(static_cast<unsigned>(reader.wire_type())) + ", want " +
+Status expect_type(const protozero::pbf_reader& reader, protozero::pbf_wire_type want,
+                   const FieldPath& path) {
+  return bad_field(path, "got protobuf wire type " +
+                             std::to_string(static_cast<unsigned>(reader.wire_type())) + ", want " +
                              std::to_string(static_cast<unsigned>(want)));
 }
 

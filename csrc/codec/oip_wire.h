@@ -35,7 +35,9 @@ inline Status bad_field(const FieldPath& path, std::string_view problem) {
 }
 
 inline std::string_view text_of(const protozero::data_view& view) { return {view.data(), view.size()}; }
-inline std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+inline std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 // INVALID_ARGUMENT unless the current field has wire type `want`. protozero itself only asserts.
 Status expect_type(const protozero::pbf_reader& reader, protozero::pbf_wire_type want, const FieldPath& path);

@@ -67,8 +67,8 @@ std::span<std::byte> WriteQueue::room(std::size_t wanted) {
   std::byte* at = chunks_.back().get() + tail_used_;
   const std::size_t given = std::min(wanted, kChunkBytes - tail_used_);
   const std::size_t chunk = first_chunk_ + chunks_.size() - 1;
-  if (head_ < pieces_.size() && pieces_.back().data + pieces_.back().size == at && pieces_.back().keep == nullptr &&
-      pieces_.back().chunk == chunk) {
+  if (head_ < pieces_.size() && pieces_.back().data + pieces_.back().size == at &&
+      pieces_.back().keep == nullptr && pieces_.back().chunk == chunk) {
     pieces_.back().size += given;
   } else {
     pieces_.push_back({at, given, nullptr, chunk});

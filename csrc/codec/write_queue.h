@@ -1,7 +1,7 @@
 // Bytes waiting to be written to one socket. Small pieces are copied into chunks, large ones are referenced together with
 // whatever keeps them alive, so that a tensor goes from the batch to the kernel without a copy. No I/O in here:
 //   n = queue.gather(iov);  k = ::writev(fd, iov, n);  queue.consume(k);
-// One owner, one thread at a time. Allocates a 16 KiB chunk when the last is full; one emptied chunk is kept for reuse, and
+// One owner, one thread at a time. Allocates a chunk when the last is full; one emptied chunk is kept for reuse, and
 // an idle queue keeps no more than that.
 #pragma once
 
@@ -19,7 +19,7 @@ namespace fastserve {
 
 class WriteQueue {
  public:
-  static constexpr std::size_t kChunkBytes = 16 * 1024;
+  static constexpr std::size_t kChunkBytes = 4 * 1024;  // small: an idle connection keeps one
 
   WriteQueue() = default;
   WriteQueue(const WriteQueue&) = delete;
@@ -48,7 +48,8 @@ class WriteQueue {
     std::shared_ptr<const void> keep;  // nullptr: the bytes lie in a chunk
     std::size_t chunk = 0;             // number of that chunk; chunks_[chunk - first_chunk_]
   };
-  std::span<std::byte> room(std::size_t wanted);  // at least one byte, at most `wanted`, behind the last piece
+  std::span<std::byte> room(
+      std::size_t wanted);  // at least one byte, at most `wanted`, behind the last piece
   void pop_front();
   void drop_chunks_before(std::size_t chunk);
 

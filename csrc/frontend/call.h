@@ -41,9 +41,9 @@ struct Call {
   std::string method;
   std::string target;  // gRPC: the path
   std::vector<std::pair<std::string, std::string>> fields;
-  std::string header_length;        // REST: Inference-Header-Content-Length
+  std::string header_length;  // REST: Inference-Header-Content-Length
   bool has_header_length = false;
-  void* loop_object = nullptr;      // cold: the driver's object (borrowed)
+  void* loop_object = nullptr;  // cold: the driver's object (borrowed)
 
   bool held() const { return stream_open || in_engine || in_loop || in_output; }
 };

@@ -28,15 +28,17 @@ class Connection {
   virtual void end_of_input() {}
   // The final response of a call of this connection: encodes it.
   virtual void deliver(Call& call, Nanos now) = 0;
-  virtual void shutdown() = 0;        // drain: no new calls, what is in is answered
-  virtual void tick(Nanos) {}         // about once a second: time-outs
+  virtual void shutdown() = 0;  // drain: no new calls, what is in is answered
+  virtual void tick(Nanos) {}   // about once a second: time-outs
   virtual bool wants_input() const = 0;
 
   // Moves frames to the write queue and as much of it to the socket as that takes. True when the driver must look: see below.
   bool flush();
 
   // --- for the driver, after take_attention()
-  bool stalled() const { return !out_.empty() && !broken_; }  // the socket is full: write `pending` when it is writable
+  bool stalled() const {
+    return !out_.empty() && !broken_;
+  }  // the socket is full: write `pending` when it is writable
   bool finished() const { return broken_ || (out_.empty() && session_done()); }  // close the socket
   std::span<const std::byte> front() const;  // the first pending bytes; empty when there are none
   void consumed(std::size_t bytes) { out_.consume(bytes); }

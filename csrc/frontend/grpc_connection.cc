@@ -9,6 +9,8 @@ namespace fastserve {
 namespace {
 
 constexpr std::string_view kInferPath = "/inference.GRPCInferenceService/ModelInfer";
+// Answered from its headers: its clients never half-close, so a cold call would not be dispatched before their deadline.
+constexpr std::string_view kStreamInferPath = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 Http2Limits limits_of(const IoLimits& limits) {
   Http2Limits out;
@@ -52,11 +54,15 @@ void GrpcConnection::begin_call(StreamId stream, const Http2Head& head) {
   session_.set_stream_data(stream, &call);
   call.request.times.received = now_;
   if (!hot) copy_metadata(head, call);
+  if (head.path == kStreamInferPath) {
+    refuse(call, unimplemented("ModelStreamInfer is not supported yet; use ModelInfer"));
+    return;
+  }
   // Work of streams that were reset still counts: a client cannot pile up more than it may have open.
   if (calls_.size() > loop_.limits().max_streams) {
     refuse(call, {Code::kResourceExhausted, "connection has " + std::to_string(calls_.size()) +
-                                                " calls in work, want " + std::to_string(loop_.limits().max_streams) +
-                                                " or fewer"});
+                                                " calls in work, want " +
+                                                std::to_string(loop_.limits().max_streams) + " or fewer"});
     return;
   }
   if (const std::string_view text = head.find("grpc-timeout"); !text.empty()) {

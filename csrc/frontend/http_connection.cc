@@ -103,11 +103,14 @@ void HttpConnection::on_end() {
 Status HttpConnection::decode(Call& call) {
   Request& request = call.request;
   RestForm form = RestForm::kJson;
-  const auto length = call.has_header_length ? std::optional<std::string_view>(call.header_length) : std::nullopt;
+  const auto length =
+      call.has_header_length ? std::optional<std::string_view>(call.header_length) : std::nullopt;
   FS_RETURN_IF_ERROR(decode_rest_infer(request.message.span(), length, request, form));
   if (form == RestForm::kJson) return Status::ok();
-  FS_ASSIGN_OR_RETURN(ServedVersion* const version, loop_.engine().resolve(request.model_name, request.model_version));
-  const Status status = complete_raw_request(version->signature, request.model_name, request.message.span(), request);
+  FS_ASSIGN_OR_RETURN(ServedVersion* const version,
+                      loop_.engine().resolve(request.model_name, request.model_version));
+  const Status status =
+      complete_raw_request(version->signature, request.model_name, request.message.span(), request);
   version->release();
   return status;
 }

@@ -72,7 +72,8 @@ void IoLoop::writable(Connection& connection) {
 }
 
 void IoLoop::close(Connection* connection) {
-  const auto at = std::ranges::find_if(connections_, [&](const auto& each) { return each.get() == connection; });
+  const auto at =
+      std::ranges::find_if(connections_, [&](const auto& each) { return each.get() == connection; });
   if (at == connections_.end()) return;
   erase_from(dirty_, connection);
   erase_from(attention_, connection);
@@ -241,7 +242,8 @@ void IoLoop::grpc_finish(Call& call, Code code, std::string_view message,
   finish_pass();
 }
 
-void IoLoop::http_respond(Call& call, int status, std::span<const std::pair<std::string, std::string>> headers,
+void IoLoop::http_respond(Call& call, int status,
+                          std::span<const std::pair<std::string, std::string>> headers,
                           std::span<const std::byte> body) {
   if (call.connection == nullptr || !call.stream_open) return;
   Connection& connection = *call.connection;
@@ -250,7 +252,8 @@ void IoLoop::http_respond(Call& call, int status, std::span<const std::pair<std:
   finish_pass();
 }
 
-void IoLoop::http_begin(Call& call, int status, std::span<const std::pair<std::string, std::string>> headers) {
+void IoLoop::http_begin(Call& call, int status,
+                        std::span<const std::pair<std::string, std::string>> headers) {
   if (call.connection == nullptr || !call.stream_open) return;
   static_cast<HttpConnection*>(call.connection)->begin(status, headers);
   mark_dirty(*call.connection);

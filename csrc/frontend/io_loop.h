@@ -29,7 +29,8 @@ struct IoLimits {
 struct IoCounters {
   std::uint64_t bytes_received = 0;
   std::uint64_t bytes_sent = 0;
-  std::array<std::uint64_t, 17> refused_by_code{};  // hot calls answered without having reached a model, by status code
+  std::array<std::uint64_t, 17>
+      refused_by_code{};  // hot calls answered without having reached a model, by status code
 };
 
 class IoLoop {
@@ -67,7 +68,7 @@ class IoLoop {
   void http_chunk(Call& call, std::span<const std::byte> piece);
   void http_end(Call& call);
   void http_abort(Call& call);  // in the middle of a streamed answer: the client sees a cut connection
-  void done(Call& call);  // the driver lets go of the call
+  void done(Call& call);        // the driver lets go of the call
 
   std::size_t grpc_connections() const { return grpc_connections_; }
   std::size_t http_connections() const { return connections_.size() - grpc_connections_; }
@@ -79,9 +80,9 @@ class IoLoop {
   Engine& engine() { return engine_; }
   const IoLimits& limits() const { return limits_; }
   Call& new_call(Connection& connection, CallKind kind);
-  void let_go(Call& call);                // recycles it when nobody holds it any more
-  Status submit(Call& call);              // OK: call.in_engine
-  void abandon(Call& call);               // its stream ended without an answer: cancel where it is
+  void let_go(Call& call);    // recycles it when nobody holds it any more
+  Status submit(Call& call);  // OK: call.in_engine
+  void abandon(Call& call);   // its stream ended without an answer: cancel where it is
   void add_cold(Call& call);
   std::shared_ptr<const void> keep_for_output(Call& call);
   OutMessage& scratch_message() { return scratch_message_; }
@@ -103,13 +104,13 @@ class IoLoop {
   std::size_t grpc_connections_ = 0;
   std::vector<std::unique_ptr<Call>> all_calls_;
   std::vector<Call*> idle_calls_;
-  std::size_t idle_bytes_ = 0;       // message capacity that idle calls keep
+  std::size_t idle_bytes_ = 0;  // message capacity that idle calls keep
   std::size_t in_engine_ = 0;
   std::vector<Call*> cold_;
   std::vector<Call*> cancelled_;
-  std::vector<Connection*> dirty_;   // have output to flush at the end of the pass
+  std::vector<Connection*> dirty_;  // have output to flush at the end of the pass
   std::vector<Connection*> attention_;
-  OutMessage scratch_message_;       // encoded into, then moved from: keeps its capacity
+  OutMessage scratch_message_;  // encoded into, then moved from: keeps its capacity
   IoCounters counters_;
   bool draining_ = false;
 };

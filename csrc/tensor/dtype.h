@@ -27,8 +27,8 @@ enum class DType : std::uint8_t {
 
 inline constexpr int kDTypeCount = 14;
 
-std::string_view dtype_name(DType dtype);                        // "FP32"
-std::optional<DType> parse_dtype(std::string_view name);         // exact, upper case
-std::size_t dtype_size(DType dtype);                             // bytes per element; 0 for kBytes
+std::string_view dtype_name(DType dtype);                 // "FP32"
+std::optional<DType> parse_dtype(std::string_view name);  // exact, upper case
+std::size_t dtype_size(DType dtype);                      // bytes per element; 0 for kBytes
 
 }  // namespace fastserve

@@ -23,9 +23,7 @@ std::optional<std::int64_t> product(std::span<const std::int64_t> dims) {
 
 }  // namespace
 
-bool Shape::operator==(const Shape& other) const {
-  return std::ranges::equal(dims(), other.dims());
-}
+bool Shape::operator==(const Shape& other) const { return std::ranges::equal(dims(), other.dims()); }
 
 std::optional<std::int64_t> Shape::elements() const { return product(dims()); }
 

@@ -48,8 +48,8 @@ class Shape {
   std::optional<std::size_t> byte_count(DType dtype) const;
   // The same from dimension `first` on: bytes of one row for first = 1.
   std::optional<std::size_t> byte_count_from(DType dtype, std::size_t first) const;
-  bool is_static() const;    // no negative dimension
-  std::string str() const;   // "[-1,3,224,224]"
+  bool is_static() const;   // no negative dimension
+  std::string str() const;  // "[-1,3,224,224]"
 
  private:
   std::array<std::int64_t, kMaxRank> dims_;

@@ -29,12 +29,12 @@ int mismatch(const Shape& want, const Shape& got) {
 
 Status check_shape(const TensorSpec& spec, std::string_view model, const TensorView& got) {
   const auto head = [&] {
-    return "unexpected shape for input '" + spec.name + "' for model '" + std::string(model) + "'. Expected " +
-           spec.shape.str() + ", got " + got.shape.str() + ". ";
+    return "unexpected shape for input '" + spec.name + "' for model '" + std::string(model) +
+           "'. Expected " + spec.shape.str() + ", got " + got.shape.str() + ". ";
   };
   if (got.shape.rank() != spec.shape.rank()) {
-    return invalid_argument(head() + field(spec.name) + ".shape: got rank " + std::to_string(got.shape.rank()) +
-                            ", want " + std::to_string(spec.shape.rank()));
+    return invalid_argument(head() + field(spec.name) + ".shape: got rank " +
+                            std::to_string(got.shape.rank()) + ", want " + std::to_string(spec.shape.rank()));
   }
   if (const int i = mismatch(spec.shape, got.shape); i >= 0) {
     const auto at = static_cast<std::size_t>(i);
@@ -48,9 +48,9 @@ Status check_shape(const TensorSpec& spec, std::string_view model, const TensorV
 Status check_size(const TensorSpec& spec, std::string_view model, const TensorView& got) {
   const auto mismatch_of = [&](const std::string& want) {
     return invalid_argument("input byte size mismatch for input '" + spec.name + "' for model '" +
-                            std::string(model) + "'. Expected " + want + ", got " + std::to_string(got.data.size()) +
-                            ". " + field(spec.name) + ".data: got " + std::to_string(got.data.size()) +
-                            " bytes, want " + want);
+                            std::string(model) + "'. Expected " + want + ", got " +
+                            std::to_string(got.data.size()) + ". " + field(spec.name) + ".data: got " +
+                            std::to_string(got.data.size()) + " bytes, want " + want);
   };
   if (spec.dtype == DType::kBytes) {
     const auto count = got.shape.elements();
@@ -60,17 +60,19 @@ Status check_size(const TensorSpec& spec, std::string_view model, const TensorVi
   }
   const auto want = got.shape.byte_count(spec.dtype);
   if (!want) {
-    return invalid_argument(field(spec.name) + ".shape: got " + got.shape.str() + ", want fewer than 2^40 elements");
+    return invalid_argument(field(spec.name) + ".shape: got " + got.shape.str() +
+                            ", want fewer than 2^40 elements");
   }
   return *want == got.data.size() ? Status::ok() : mismatch_of(std::to_string(*want));
 }
 
 Status check_input(const TensorSpec& spec, std::string_view model, const TensorView& got) {
   if (got.dtype != spec.dtype) {
-    return invalid_argument("inference input '" + spec.name + "' data-type is '" + std::string(dtype_name(got.dtype)) +
-                            "', but model '" + std::string(model) + "' expects '" +
-                            std::string(dtype_name(spec.dtype)) + "'. " + field(spec.name) + ".datatype: got " +
-                            std::string(dtype_name(got.dtype)) + ", want " + std::string(dtype_name(spec.dtype)));
+    return invalid_argument("inference input '" + spec.name + "' data-type is '" +
+                            std::string(dtype_name(got.dtype)) + "', but model '" + std::string(model) +
+                            "' expects '" + std::string(dtype_name(spec.dtype)) + "'. " + field(spec.name) +
+                            ".datatype: got " + std::string(dtype_name(got.dtype)) + ", want " +
+                            std::string(dtype_name(spec.dtype)));
   }
   FS_RETURN_IF_ERROR(check_shape(spec, model, got));
   return check_size(spec, model, got);
@@ -83,7 +85,8 @@ Status match_names(const Signature& signature, std::string_view model, std::span
     const int at = signature.input_index(inputs[i].name);
     if (at < 0) {
       return invalid_argument("unexpected inference input '" + quoted(inputs[i].name) + "' for model '" +
-                              std::string(model) + "'. " + field(inputs[i].name) + ": the model has no such input");
+                              std::string(model) + "'. " + field(inputs[i].name) +
+                              ": the model has no such input");
     }
     if (order[static_cast<std::size_t>(at)] >= 0) {
       return invalid_argument("input '" + quoted(inputs[i].name) + "' already exists in request. " +
@@ -94,8 +97,8 @@ Status match_names(const Signature& signature, std::string_view model, std::span
   for (std::size_t i = 0; i < signature.inputs.size(); ++i) {
     if (order[i] >= 0 || signature.inputs[i].optional) continue;
     return invalid_argument("expected " + std::to_string(signature.inputs.size()) + " inputs but got " +
-                            std::to_string(inputs.size()) + " inputs for model '" + std::string(model) + "'. " +
-                            field(signature.inputs[i].name) + ": missing");
+                            std::to_string(inputs.size()) + " inputs for model '" + std::string(model) +
+                            "'. " + field(signature.inputs[i].name) + ": missing");
   }
   return Status::ok();
 }
@@ -103,23 +106,25 @@ Status match_names(const Signature& signature, std::string_view model, std::span
 Result<std::int64_t> common_rows(const Signature& signature, std::string_view model,
                                  std::span<const TensorView> inputs) {
   if (!signature.batches()) return std::int64_t{1};
-  if (inputs.empty()) return invalid_argument("inputs: got 0, want at least 1 for model '" + std::string(model) + "'");
+  if (inputs.empty())
+    return invalid_argument("inputs: got 0, want at least 1 for model '" + std::string(model) + "'");
   const std::int64_t rows = inputs.front().shape[0];
   for (const TensorView& input : inputs) {
     if (input.shape[0] == rows) continue;
-    return invalid_argument("input '" + quoted(input.name) + "' batch size does not match other inputs for '" +
-                            std::string(model) + "'. " + field(input.name) + ".shape[0]: got " +
-                            std::to_string(input.shape[0]) + ", want " + std::to_string(rows));
+    return invalid_argument("input '" + quoted(input.name) +
+                            "' batch size does not match other inputs for '" + std::string(model) + "'. " +
+                            field(input.name) + ".shape[0]: got " + std::to_string(input.shape[0]) +
+                            ", want " + std::to_string(rows));
   }
   if (rows < 1) {
     return invalid_argument(field(inputs.front().name) + ".shape[0]: got " + std::to_string(rows) +
                             ", want 1 or more rows for model '" + std::string(model) + "'");
   }
   if (rows > signature.max_batch_rows) {
-    return invalid_argument("inference request batch-size must be <= " + std::to_string(signature.max_batch_rows) +
-                            " for '" + std::string(model) + "'. " + field(inputs.front().name) +
-                            ".shape[0]: got " + std::to_string(rows) + ", want " +
-                            std::to_string(signature.max_batch_rows) + " or fewer");
+    return invalid_argument(
+        "inference request batch-size must be <= " + std::to_string(signature.max_batch_rows) + " for '" +
+        std::string(model) + "'. " + field(inputs.front().name) + ".shape[0]: got " + std::to_string(rows) +
+        ", want " + std::to_string(signature.max_batch_rows) + " or fewer");
   }
   return rows;
 }
@@ -129,8 +134,8 @@ Result<std::int64_t> common_rows(const Signature& signature, std::string_view mo
 int Signature::input_index(std::string_view name) const { return index_of(inputs, name); }
 int Signature::output_index(std::string_view name) const { return index_of(outputs, name); }
 
-Result<std::int64_t> validate(const Signature& signature, std::string_view model, std::span<const TensorView> inputs,
-                              std::span<int> order) {
+Result<std::int64_t> validate(const Signature& signature, std::string_view model,
+                              std::span<const TensorView> inputs, std::span<int> order) {
   FS_RETURN_IF_ERROR(match_names(signature, model, inputs, order));
   for (std::size_t i = 0; i < signature.inputs.size(); ++i) {
     if (order[i] < 0) continue;

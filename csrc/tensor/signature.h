@@ -37,7 +37,7 @@ struct Signature {
 // M inputs for model 'm'", "inference request batch-size must be <= N for 'm'", "inference input 'x' data-type is 'A',
 // but model 'm' expects 'B'", "input byte size mismatch for input 'x' for model 'm'. Expected N, got M") followed by the
 // field path: `inputs["x"].shape[1]: got 4, want 3`.
-Result<std::int64_t> validate(const Signature& signature, std::string_view model, std::span<const TensorView> inputs,
-                              std::span<int> order);
+Result<std::int64_t> validate(const Signature& signature, std::string_view model,
+                              std::span<const TensorView> inputs, std::span<int> order);
 
 }  // namespace fastserve

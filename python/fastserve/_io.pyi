@@ -23,7 +23,9 @@ class GrpcCall:
         """send + finish(OK), in one go."""
 
     def send(self, message: bytes) -> None: ...
-    def finish(self, code: int = 0, message: str = "", trailers: Sequence[tuple[str, bytes]] = ()) -> None: ...
+    def finish(
+        self, code: int = 0, message: str = "", trailers: Sequence[tuple[str, bytes]] = ()
+    ) -> None: ...
 
 class HttpCall:
     """A cold HTTP request with its complete body. Exactly one respond, or start + write* + end."""
@@ -46,7 +48,9 @@ class IoStatistics:
     streams: int
     bytes_received: int
     bytes_sent: int
-    requests_refused: dict[str, int]  # by reason, before they reached a model: "malformed", "unknown_model", "queue_full", ...
+    requests_refused: dict[
+        str, int
+    ]  # by reason, before they reached a model: "malformed", "unknown_model", "queue_full", ...
 
 class IoLoop:
     event_fd: int  # readable when responses are ready: loop.add_reader(io.event_fd, io.on_wake)

@@ -81,7 +81,9 @@ class Engine:
         """`max_queue_requests`: waiting requests per model beyond which new ones are refused (0 = 1024)."""
         self.core = _core.Engine(default_max_queue_requests=max_queue_requests)
         plugins.register(self.core)
-        self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPort] = weakref.WeakKeyDictionary()
+        self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPort] = (
+            weakref.WeakKeyDictionary()
+        )
         self._ports_lock = threading.Lock()
 
     def __enter__(self) -> Self:

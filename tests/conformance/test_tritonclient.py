@@ -211,19 +211,16 @@ def test_many_requests_on_one_client(client: Any) -> None:
 # --- JSON, which is tritonclient.http's alone
 
 
-@pytest.fixture
-def http(client: Any) -> Any:
-    if client.is_grpc:
-        pytest.skip("JSON is REST's")
-    return client
+over_rest = pytest.mark.parametrize("client", ["http", "http.aio"], indirect=True)
 
 
+@over_rest
 @pytest.mark.parametrize("datatype", [d for d in DATATYPES if d not in ("FP16", "BF16")])
-def test_every_datatype_as_json(http: Any, datatype: str) -> None:
+def test_every_datatype_as_json(client: Any, datatype: str) -> None:
     x = values(datatype, (2, WIDTH))
-    asked = http.module.InferRequestedOutput("OUTPUT0", binary_data=False)
-    tensor = http.input("INPUT0", datatype, x, binary_data=False)
-    result = http.call("infer", f"batch_{datatype.lower()}", [tensor], outputs=[asked])
+    asked = client.module.InferRequestedOutput("OUTPUT0", binary_data=False)
+    tensor = client.input("INPUT0", datatype, x, binary_data=False)
+    result = client.call("infer", f"batch_{datatype.lower()}", [tensor], outputs=[asked])
     output = result.get_response()["outputs"][0]
     assert "binary_data_size" not in output.get("parameters", {})
     expected = [v.decode() for v in x.ravel()] if datatype == "BYTES" else x.ravel().tolist()
@@ -231,17 +228,18 @@ def test_every_datatype_as_json(http: Any, datatype: str) -> None:
     assert output["shape"] == [2, WIDTH]
 
 
+@over_rest
 @pytest.mark.parametrize(("binary_in", "binary_out"), [(True, False), (False, True)])
-def test_json_and_binary_mix(http: Any, binary_in: bool, binary_out: bool) -> None:
+def test_json_and_binary_mix(client: Any, binary_in: bool, binary_out: bool) -> None:
     a, b = values("FP32", (1, WIDTH)), values("INT32", (1, 2))
     inputs = [
-        http.input("INPUT0", "FP32", a, binary_data=binary_in),
-        http.input("INPUT1", "INT32", b, binary_data=not binary_in),
+        client.input("INPUT0", "FP32", a, binary_data=binary_in),
+        client.input("INPUT1", "INT32", b, binary_data=not binary_in),
     ]
     outputs = [
-        http.module.InferRequestedOutput("OUTPUT0", binary_data=binary_out),
-        http.module.InferRequestedOutput("OUTPUT1", binary_data=not binary_out),
+        client.module.InferRequestedOutput("OUTPUT0", binary_data=binary_out),
+        client.module.InferRequestedOutput("OUTPUT1", binary_data=not binary_out),
     ]
-    result = http.call("infer", "pair", inputs, outputs=outputs)
+    result = client.call("infer", "pair", inputs, outputs=outputs)
     assert np.array_equal(result.as_numpy("OUTPUT0"), a)
     assert np.array_equal(result.as_numpy("OUTPUT1"), b)

@@ -1,11 +1,13 @@
 """Echo under load, gRPC and REST mixed: nothing lost, nothing crossed.
 
 Every request has data and an id of its own, and the answer has to carry both. The long form, 100,000 requests, is
-the load generator's (benchmarks/loadgen).
+the load generator's (benchmarks/loadgen), where it has been built.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 from model_repository import identity
 from tritonclient.grpc import service_pb2
 from wire import INFER, Infer, Rest, Tensor, message
@@ -84,3 +87,28 @@ def test_nothing_is_lost_or_crossed(start: Any, tmp_path: Path) -> None:
     assert scraped[f"fastserve_requests_in_flight{{{labels}}}"] == 0
     server.signal()
     assert server.wait() == 0
+
+
+LOADGEN = sorted((Path(__file__).resolve().parents[2] / "build").glob("*/bin/loadgen"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LOADGEN, reason="benchmarks/loadgen is not built")
+def test_a_hundred_thousand(start: Any, tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    identity(root, "echo", [("FP32", [16])], max_batch=8)
+    server = start(root)
+    done = subprocess.run(
+        [
+            *(str(LOADGEN[0]), "--grpc", server.grpc, "--rest", server.http, "--mix", "--verify-echo"),
+            *("--connections", "16", "--in-flight", "4", "--count", "100000", "--warmup", "0"),
+            *("--model", "echo", "--shape", "1,16"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    counted = {name: report[name] for name in ("requests", "errors", "lost", "crossed")}
+    assert counted == {"requests": 100_000, "errors": 0, "lost": 0, "crossed": 0}

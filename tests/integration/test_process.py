@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from model_repository import identity
 from running_server import command, records
 from wire import Infer, Refused, Rest, fp32, grpc_infer
@@ -248,3 +249,38 @@ def test_the_exit_timeout_ends_it_too(start: Any, repository: Path) -> None:
         assert any("unfinished" in r["message"] for r in server.log_records())
         with pytest.raises((OSError, HTTPException)):
             answer.result()
+
+
+def test_a_health_watch_hears_of_the_end(start: Any, repository: Path) -> None:
+    server = start(repository)
+    seen = []
+    with grpc.insecure_channel(server.grpc) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        seen.append(next(watch).status)
+        server.signal()
+        with pytest.raises(grpc.RpcError) as caught:
+            seen += [answer.status for answer in iter(lambda: next(watch), None)]
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert seen[0] == health_pb2.HealthCheckResponse.SERVING
+    assert server.wait() == 0
+
+
+def test_a_signal_while_models_load(repository: Path, tmp_path: Path) -> None:
+    identity(repository, "stuck", [("FP32", [4])], delay_s=STUCK_S)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command(
+                *("serve", "--model-repository", str(repository)),
+                *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"),
+            ),
+            stderr=log,
+        )
+    try:
+        until = time.monotonic() + 30
+        while not any(line["message"] == "listening" for line in records((tmp_path / "log").read_text())):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        process.terminate()
+        assert process.wait(2 * STUCK_S + 5) == 0
+    assert records((tmp_path / "log").read_text())[-1]["message"] == "stopped"

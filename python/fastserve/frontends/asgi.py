@@ -84,7 +84,9 @@ def _scope(call: HttpCall, server: tuple[str, int] | None, state: dict[str, Any]
 
 
 async def _run(app: App, scope: dict[str, Any], exchange: _Exchange) -> None:
-    request_id = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"x-request-id"), "")[:128] or None
+    request_id = (
+        next((v.decode("latin-1") for k, v in scope["headers"] if k == b"x-request-id"), "")[:128] or None
+    )
     if access_log.isEnabledFor(logging.INFO):
         access_log.info("%s %s", scope["method"], scope["path"][:256], extra={"request_id": request_id})
     try:

@@ -17,13 +17,7 @@ from fastserve.frontends.served import Served
 from fastserve.lifecycle import ModelState, completed_config
 
 # Of Triton's extension names (core/src/server.cc), those that are really served.
-EXTENSIONS = (
-    "model_repository",
-    "model_configuration",
-    "binary_tensor_data",
-    "parameters",
-    "statistics",
-)
+EXTENSIONS = ("model_configuration", "binary_tensor_data", "parameters", "statistics")
 
 # Engine's states as RepositoryIndex has them.
 _INDEX_STATE = {

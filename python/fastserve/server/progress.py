@@ -46,16 +46,16 @@ class ProgressLines:
 def _bars() -> Iterator[Progress]:
     # Slow to import, and needed by people alone.
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[what]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[tuple[str, int], object] = {}
+        tasks: dict[tuple[str, int], TaskID] = {}
 
         def show(model: str, version: int, fraction: float, what: str) -> None:
             key = (model, version)
             if key not in tasks:
                 tasks[key] = bars.add_task(f"{model} version {version}", total=1.0, what=what)
-            bars.update(tasks[key], completed=fraction, what=what)  # type: ignore[arg-type]
+            bars.update(tasks[key], completed=fraction, what=what, visible=fraction < 1)
 
         yield show

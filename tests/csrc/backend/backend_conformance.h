@@ -174,8 +174,8 @@ TYPED_TEST_P(BackendConformance, WrongSpecsAreTheAuthorsFault) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(BackendConformance, SaysWhatItIs, BucketsAscendToTheMost, EveryRowCountIsAnsweredOnce,
-                            ABatchIsUsedAgain, EveryRequestOfABatchGetsItsRows, TakesItsDepthAtOnce, InstancesRunSideBySide,
-                            WrongSpecsAreTheAuthorsFault);
+REGISTER_TYPED_TEST_SUITE_P(BackendConformance, SaysWhatItIs, BucketsAscendToTheMost,
+                            EveryRowCountIsAnsweredOnce, ABatchIsUsedAgain, EveryRequestOfABatchGetsItsRows,
+                            TakesItsDepthAtOnce, InstancesRunSideBySide, WrongSpecsAreTheAuthorsFault);
 
 }  // namespace fastserve::test

@@ -28,7 +28,8 @@ inline Shape concrete(const Shape& shape, bool batches, std::int64_t rows, std::
 }
 
 inline std::size_t bytes_of(const TensorSpec& spec, const Shape& shape) {
-  if (spec.dtype == DType::kBytes) return static_cast<std::size_t>(shape.elements().value_or(0)) * sizeof(std::uint32_t);
+  if (spec.dtype == DType::kBytes)
+    return static_cast<std::size_t>(shape.elements().value_or(0)) * sizeof(std::uint32_t);
   return shape.byte_count(spec.dtype).value_or(0);
 }
 
@@ -36,7 +37,9 @@ class BatchRun {
  public:
   explicit BatchRun(const Signature& signature)
       : signature_(signature), batch_(std::make_unique<Batch>(signature, plain_host_allocator())) {
-    batch_->on_finish = [](Batch& batch, Status status) { static_cast<BatchRun*>(batch.instance)->finished(std::move(status)); };
+    batch_->on_finish = [](Batch& batch, Status status) {
+      static_cast<BatchRun*>(batch.instance)->finished(std::move(status));
+    };
     batch_->on_recycle = [](Batch&) {};
     batch_->instance = this;
   }

@@ -12,7 +12,9 @@ namespace fs = std::filesystem;
 
 class OpenVinoLoad : public OpenVinoTest {
  protected:
-  void write(const std::string& name, const std::string& content) { std::ofstream(directory_ / name) << content; }
+  void write(const std::string& name, const std::string& content) {
+    std::ofstream(directory_ / name) << content;
+  }
 
   Signature signature_of(const LoadSpec& spec) {
     auto loaded = load(spec);
@@ -74,7 +76,8 @@ TEST_F(OpenVinoLoad, PathOfTheFileItself) {
 
 TEST_F(OpenVinoLoad, CorruptFilesAreTheAuthorsFault) {
   for (const char* name : {"model.xml", "model.onnx", "model.tflite", "model.pdmodel", "saved_model.pb"}) {
-    for (const char* content : {"", "this is no model", "<?xml version=\"1.0\"?><net name=\"x\" version=\"11\"><layers>"}) {
+    for (const char* content :
+         {"", "this is no model", "<?xml version=\"1.0\"?><net name=\"x\" version=\"11\"><layers>"}) {
       SCOPED_TRACE(std::string(name) + ": " + content);
       write(name, content);
       const std::string message = refusal(spec(), Code::kInvalidArgument);
@@ -145,7 +148,8 @@ TEST_P(OpenVinoFormats, LoadsAndAnswers) {
 INSTANTIATE_TEST_SUITE_P(All, OpenVinoFormats,
                          ::testing::Values(FormatCase{"ir", "IR"}, FormatCase{"onnx", "ONNX"},
                                            FormatCase{"savedmodel", "TensorFlow SavedModel"},
-                                           FormatCase{"tflite", "TensorFlow Lite"}, FormatCase{"paddle", "Paddle"}),
+                                           FormatCase{"tflite", "TensorFlow Lite"},
+                                           FormatCase{"paddle", "Paddle"}),
                          [](const auto& each) { return std::string(each.param.folder); });
 
 // ---- signature and batching
@@ -162,7 +166,8 @@ TEST_F(OpenVinoLoad, BatchesOnlyWithAFreeDimensionInFront) {
 
 TEST_F(OpenVinoLoad, DoesNotBatchWhenTheOutputDoesNotFollow) {
   const auto x = input("x", {-1, 4});
-  const auto mean = std::make_shared<op::ReduceMean>(x, op::Constant::create(ov::element::i64, {1}, {0}), true);
+  const auto mean =
+      std::make_shared<op::ReduceMean>(x, op::Constant::create(ov::element::i64, {1}, {0}), true);
   save(std::make_shared<ov::Model>(ov::ResultVector{output("y", mean)}, ov::ParameterVector{x}));
   const Signature signature = signature_of(spec());
   EXPECT_EQ(signature.max_batch_rows, 0);
@@ -183,7 +188,8 @@ TEST_F(OpenVinoLoad, AFixedOneInFrontBecomesFreeOnDemand) {
   EXPECT_EQ(signature.inputs[0].shape, (Shape{-1, 4}));
   EXPECT_EQ(signature.outputs[0].shape, (Shape{-1, 3}));
   save(linear_model(5));
-  EXPECT_HAS(refusal(with, Code::kInvalidArgument), "config.max_batch_size: got 8, but input \"x\" has shape [5,4]");
+  EXPECT_HAS(refusal(with, Code::kInvalidArgument),
+             "config.max_batch_size: got 8, but input \"x\" has shape [5,4]");
 }
 
 TEST_F(OpenVinoLoad, OffByConfiguration) {
@@ -198,7 +204,8 @@ TEST_F(OpenVinoLoad, OffByConfiguration) {
 TEST_F(OpenVinoLoad, NamelessPortsGetStableNames) {
   const auto make = [] {
     const auto x = input("", {-1, 4});
-    return std::make_shared<ov::Model>(ov::ResultVector{output("", std::make_shared<op::Relu>(x))}, ov::ParameterVector{x});
+    return std::make_shared<ov::Model>(ov::ResultVector{output("", std::make_shared<op::Relu>(x))},
+                                       ov::ParameterVector{x});
   };
   for (int i = 0; i < 2; ++i) {
     save(make());
@@ -266,7 +273,8 @@ TEST_F(OpenVinoLoad, EveryInputMustBeConfiguredButNotEveryOutput) {
 
 TEST_F(OpenVinoLoad, ConfigurationNarrowsFreeDimensions) {
   const auto x = input("x", {-1, -1});
-  save(std::make_shared<ov::Model>(ov::ResultVector{output("y", std::make_shared<op::Relu>(x))}, ov::ParameterVector{x}));
+  save(std::make_shared<ov::Model>(ov::ResultVector{output("y", std::make_shared<op::Relu>(x))},
+                                   ov::ParameterVector{x}));
   LoadSpec with = spec();
   with.max_batch_rows = 4;
   with.inputs = {{"x", DType::kFp32, {-1, 10}, false}};
@@ -285,7 +293,8 @@ TEST_F(OpenVinoLoad, UnsupportedElementTypesNameThePort) {
 
 TEST_F(OpenVinoLoad, AnyRankIsRefusedUnlessConfigured) {
   const auto x = input("x", ov::PartialShape::dynamic());
-  save(std::make_shared<ov::Model>(ov::ResultVector{output("y", std::make_shared<op::Relu>(x))}, ov::ParameterVector{x}));
+  save(std::make_shared<ov::Model>(ov::ResultVector{output("y", std::make_shared<op::Relu>(x))},
+                                   ov::ParameterVector{x}));
   EXPECT_HAS(refusal(spec(), Code::kUnimplemented), "input \"x\"");
   LoadSpec with = spec();
   with.max_batch_rows = 4;
@@ -311,7 +320,8 @@ TEST_F(OpenVinoLoad, ParametersAreCheckedByName) {
   EXPECT_HAS(message("DEVICE", "TOASTER"), "parameters[\"DEVICE\"]: got \"TOASTER\"");
   EXPECT_HAS(message("NUM_STREAMS", "many"), "parameters[\"NUM_STREAMS\"]: got \"many\"");
   EXPECT_HAS(message("INFERENCE_NUM_THREADS", "-3"), "parameters[\"INFERENCE_NUM_THREADS\"]: got \"-3\"");
-  EXPECT_HAS(message("INFERENCE_PRECISION_HINT", "f7"), "parameters[\"INFERENCE_PRECISION_HINT\"]: got \"f7\"");
+  EXPECT_HAS(message("INFERENCE_PRECISION_HINT", "f7"),
+             "parameters[\"INFERENCE_PRECISION_HINT\"]: got \"f7\"");
 }
 
 TEST_F(OpenVinoLoad, PropertiesShowWhatRuns) {

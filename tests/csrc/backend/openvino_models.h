@@ -26,7 +26,8 @@ inline Backend& openvino_plugin() {
     auto found = registry.find("openvino");
     return found.is_ok() ? *found : nullptr;
   }();
-  if (backend == nullptr) throw std::runtime_error("the plug-in does not load: " + registry.find("openvino").status().message());
+  if (backend == nullptr)
+    throw std::runtime_error("the plug-in does not load: " + registry.find("openvino").status().message());
   return *backend;
 }
 
@@ -53,7 +54,8 @@ inline std::shared_ptr<ov::Model> linear_model(const ov::Dimension& rows = ov::D
   const auto x = input("x", {rows, 4});
   const auto product = std::make_shared<op::MatMul>(x, op::Constant::create(ov::element::f32, {4, 3}, w));
   const auto sum = std::make_shared<op::Add>(product, op::Constant::create(ov::element::f32, {1, 3}, b));
-  return std::make_shared<ov::Model>(ov::ResultVector{output("y", std::make_shared<op::Relu>(sum))}, ov::ParameterVector{x});
+  return std::make_shared<ov::Model>(ov::ResultVector{output("y", std::make_shared<op::Relu>(sum))},
+                                     ov::ParameterVector{x});
 }
 
 // The same by hand.
@@ -94,7 +96,9 @@ class OpenVinoTest : public ::testing::Test {
     return spec;
   }
 
-  static Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& spec) { return openvino_plugin().load(spec, {}); }
+  static Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& spec) {
+    return openvino_plugin().load(spec, {});
+  }
 
   // The message of a load that must fail with `code`.
   static std::string refusal(const LoadSpec& spec, Code code) {
@@ -104,7 +108,8 @@ class OpenVinoTest : public ::testing::Test {
       return {};
     }
     EXPECT_EQ(loaded.status().code(), code) << loaded.status().message();
-    EXPECT_EQ(loaded.status().message().find('\n'), std::string::npos) << "more than one line: " << loaded.status().message();
+    EXPECT_EQ(loaded.status().message().find('\n'), std::string::npos)
+        << "more than one line: " << loaded.status().message();
     return loaded.status().message();
   }
 

@@ -16,7 +16,9 @@ std::string framed(std::string_view message, char flag = 0) {
   return out + std::string(message);
 }
 
-std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> bytes(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 TEST(GrpcPrefix, BigEndianLength) {
   EXPECT_EQ(framed(std::string(0x010203, 'x')).substr(0, 5), std::string("\0\0\1\2\3", 5));
@@ -95,7 +97,8 @@ TEST(GrpcDeframer, LimitIsExact) {
 TEST(GrpcDeframer, ALyingPrefixReservesLittle) {
   GrpcDeframer deframer;
   ByteBuffer message;
-  ASSERT_TRUE(deframer.feed_unary(bytes(framed(std::string(kDefaultMaxMessageBytes, 'x'))).first(6), message));
+  ASSERT_TRUE(
+      deframer.feed_unary(bytes(framed(std::string(kDefaultMaxMessageBytes, 'x'))).first(6), message));
   EXPECT_LE(message.capacity(), std::size_t{1} << 20);
 }
 
@@ -105,9 +108,10 @@ TEST(GrpcDeframer, FlagsAndEncodings) {
     const char* encoding;
     Code code;
   };
-  for (const Case& c : {Case{0, "", Code::kOk}, Case{0, "gzip", Code::kOk}, Case{1, "", Code::kInternal},
-                        Case{1, "identity", Code::kInternal}, Case{1, "gzip", Code::kUnimplemented},
-                        Case{2, "", Code::kInternal}, Case{static_cast<char>(255), "gzip", Code::kInternal}}) {
+  for (const Case& c :
+       {Case{0, "", Code::kOk}, Case{0, "gzip", Code::kOk}, Case{1, "", Code::kInternal},
+        Case{1, "identity", Code::kInternal}, Case{1, "gzip", Code::kUnimplemented},
+        Case{2, "", Code::kInternal}, Case{static_cast<char>(255), "gzip", Code::kInternal}}) {
     GrpcDeframer deframer;
     deframer.set_encoding(c.encoding);
     ByteBuffer message;
@@ -167,7 +171,8 @@ TEST(GrpcTimeout, UnitsLimitsAndRubbish) {
   EXPECT_EQ(parse_grpc_timeout("0n"), 0);
   EXPECT_EQ(parse_grpc_timeout("99999999S"), 99999999 * kSecond);
   EXPECT_EQ(parse_grpc_timeout("99999999H"), kNever);  // more nanoseconds than 64 bits hold
-  for (const char* bad : {"", "m", "10", "-1m", "+1m", "1.5S", "100000000n", "1s", "1 m", " 1m", "1mm", "0x1m"}) {
+  for (const char* bad :
+       {"", "m", "10", "-1m", "+1m", "1.5S", "100000000n", "1s", "1 m", " 1m", "1mm", "0x1m"}) {
     EXPECT_EQ(parse_grpc_timeout(bad), std::nullopt) << bad;
   }
 }
@@ -179,12 +184,12 @@ TEST(GrpcMessage, PercentEncoding) {
 }
 
 TEST(GrpcContentType, WhatCounts) {
-  for (const char* good : {"application/grpc", "application/grpc+proto", "Application/GRPC", "application/grpc;v=1",
-                           "application/grpc+proto; charset=x"}) {
+  for (const char* good : {"application/grpc", "application/grpc+proto", "Application/GRPC",
+                           "application/grpc;v=1", "application/grpc+proto; charset=x"}) {
     EXPECT_TRUE(is_grpc_content_type(good)) << good;
   }
-  for (const char* bad : {"", "application/grpc+json", "application/grpc-web", "application/json", "application/grp",
-                          "application/grpcx"}) {
+  for (const char* bad : {"", "application/grpc+json", "application/grpc-web", "application/json",
+                          "application/grp", "application/grpcx"}) {
     EXPECT_FALSE(is_grpc_content_type(bad)) << bad;
   }
 }

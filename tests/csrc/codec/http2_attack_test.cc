@@ -74,9 +74,10 @@ TEST(Http2Attack, RapidReset) {
 TEST(Http2Attack, SlowResetsAreAllowed) {
   Attack a;
   for (int i = 0; i < 2000; ++i) {
-    ASSERT_TRUE(a.send(a.raw.headers(stream_of(i), grpc_request()) +
-                           RawFrames::frame(NGHTTP2_RST_STREAM, 0, stream_of(i), RawFrames::be(NGHTTP2_CANCEL, 4)),
-                       i * kSecond / 33));
+    ASSERT_TRUE(
+        a.send(a.raw.headers(stream_of(i), grpc_request()) +
+                   RawFrames::frame(NGHTTP2_RST_STREAM, 0, stream_of(i), RawFrames::be(NGHTTP2_CANCEL, 4)),
+               i * kSecond / 33));
   }
 }
 
@@ -99,10 +100,13 @@ TEST(Http2Attack, MadeYouReset) {
        }},
       {"content-length mismatch",
        [&](Attack& a, StreamId id) {
-         return a.raw.headers(id, with_length) + RawFrames::frame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, id, "x");
+         return a.raw.headers(id, with_length) +
+                RawFrames::frame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, id, "x");
        }},
       {"no :path",
-       [](Attack& a, StreamId id) { return a.raw.headers(id, {{":method", "POST"}, {":scheme", "http"}}); }},
+       [](Attack& a, StreamId id) {
+         return a.raw.headers(id, {{":method", "POST"}, {":scheme", "http"}});
+       }},
       {"upper-case header",
        [](Attack& a, StreamId id) {
          Headers h = grpc_request();
@@ -116,7 +120,8 @@ TEST(Http2Attack, MadeYouReset) {
        }},
       {"zero window update",
        [](Attack& a, StreamId id) {
-         return a.raw.headers(id, grpc_request()) + RawFrames::frame(NGHTTP2_WINDOW_UPDATE, 0, id, RawFrames::be(0, 4));
+         return a.raw.headers(id, grpc_request()) +
+                RawFrames::frame(NGHTTP2_WINDOW_UPDATE, 0, id, RawFrames::be(0, 4));
        }},
   };
   for (const Trigger& trigger : triggers) {
@@ -133,7 +138,8 @@ TEST(Http2Attack, MadeYouReset) {
 TEST(Http2Attack, MadeYouResetInOneRead) {
   Attack a;
   std::string wire;
-  for (int i = 0; i < 3000; ++i) wire += a.raw.headers(stream_of(i), {{":method", "POST"}, {":scheme", "http"}});
+  for (int i = 0; i < 3000; ++i)
+    wire += a.raw.headers(stream_of(i), {{":method", "POST"}, {":scheme", "http"}});
   EXPECT_EQ(a.session.feed(testing::as_bytes(wire), 0).code(), Code::kResourceExhausted);
   WriteQueue queue;
   a.session.write(queue);
@@ -148,7 +154,8 @@ TEST(Http2Attack, ControlFrameFloods) {
     int allowed;
   };
   Attack probe;
-  const std::string padding_only = RawFrames::frame(NGHTTP2_DATA, NGHTTP2_FLAG_PADDED, 1, std::string("\x03\0\0\0", 4));
+  const std::string padding_only =
+      RawFrames::frame(NGHTTP2_DATA, NGHTTP2_FLAG_PADDED, 1, std::string("\x03\0\0\0", 4));
   const Flood floods[] = {
       {"ping", RawFrames::frame(NGHTTP2_PING, 0, 0, "12345678"), 100},
       {"settings", RawFrames::frame(NGHTTP2_SETTINGS, 0, 0, ""), 99},  // one was the preface's
@@ -175,8 +182,10 @@ TEST(Http2Attack, ContinuationFlood) {
     std::string wire = RawFrames::frame(NGHTTP2_HEADERS, 0, 1, "");
     const std::string block = a.raw.block(grpc_request());
     wire += RawFrames::frame(NGHTTP2_CONTINUATION, 0, 1, block.substr(0, 5));
-    for (int i = 1; i < count - 1; ++i) wire += RawFrames::frame(NGHTTP2_CONTINUATION, 0, 1, block.substr(4 + static_cast<std::size_t>(i), 1));
-    wire += RawFrames::frame(NGHTTP2_CONTINUATION, kEndHeaders, 1, block.substr(3 + static_cast<std::size_t>(count)));
+    for (int i = 1; i < count - 1; ++i)
+      wire += RawFrames::frame(NGHTTP2_CONTINUATION, 0, 1, block.substr(4 + static_cast<std::size_t>(i), 1));
+    wire += RawFrames::frame(NGHTTP2_CONTINUATION, kEndHeaders, 1,
+                             block.substr(3 + static_cast<std::size_t>(count)));
     EXPECT_EQ(a.send(wire, 0), count == 8) << count;
     EXPECT_EQ(a.events.streams.size(), count == 8 ? 1U : 0U);
     if (count == 9) a.expect_calm();
@@ -212,12 +221,14 @@ TEST(Http2Attack, HeaderListBytesLimitIsExact) {
   headers.emplace_back("x-fill", "");
   std::size_t list = 0;
   for (const auto& [name, value] : headers) list += name.size() + value.size() + 32;
-  for (const std::size_t wanted : {limits.max_header_list_bytes - 1, limits.max_header_list_bytes, limits.max_header_list_bytes + 1}) {
+  for (const std::size_t wanted :
+       {limits.max_header_list_bytes - 1, limits.max_header_list_bytes, limits.max_header_list_bytes + 1}) {
     Attack a;
     headers.back().second.assign(wanted - list, 'x');
     const std::string block = a.raw.block(headers);
     const std::string wire = RawFrames::frame(NGHTTP2_HEADERS, 0, 1, block.substr(0, 16000)) +
-                             RawFrames::frame(NGHTTP2_CONTINUATION, kEndHeaders, 1, block.size() > 16000 ? block.substr(16000) : "");
+                             RawFrames::frame(NGHTTP2_CONTINUATION, kEndHeaders, 1,
+                                              block.size() > 16000 ? block.substr(16000) : "");
     EXPECT_EQ(a.send(wire, 0), wanted <= limits.max_header_list_bytes) << wanted;
     if (wanted > limits.max_header_list_bytes) a.expect_calm();
   }
@@ -242,12 +253,18 @@ TEST(Http2Attack, ProtocolErrorsEndTheConnectionWithTheRfcsCode) {
       {"data on stream 0", RawFrames::frame(NGHTTP2_DATA, 0, 0, "x"), NGHTTP2_PROTOCOL_ERROR},
       {"data on an idle stream", RawFrames::frame(NGHTTP2_DATA, 0, 9, "x"), NGHTTP2_PROTOCOL_ERROR},
       {"even stream", RawFrames::frame(NGHTTP2_HEADERS, kEndHeaders, 2, "\x82"), NGHTTP2_PROTOCOL_ERROR},
-      {"hpack rubbish", RawFrames::frame(NGHTTP2_HEADERS, kEndHeaders, 1, "\xFF\xFF\xFF\xFF\xFF"), NGHTTP2_COMPRESSION_ERROR},
-      {"frame over 16 KiB", RawFrames::frame(NGHTTP2_DATA, 0, 1, std::string(16385, 'x')), NGHTTP2_FRAME_SIZE_ERROR},
+      {"hpack rubbish", RawFrames::frame(NGHTTP2_HEADERS, kEndHeaders, 1, "\xFF\xFF\xFF\xFF\xFF"),
+       NGHTTP2_COMPRESSION_ERROR},
+      {"frame over 16 KiB", RawFrames::frame(NGHTTP2_DATA, 0, 1, std::string(16385, 'x')),
+       NGHTTP2_FRAME_SIZE_ERROR},
       {"ping of 7 bytes", RawFrames::frame(NGHTTP2_PING, 0, 0, "1234567"), NGHTTP2_FRAME_SIZE_ERROR},
-      {"push promise", RawFrames::frame(NGHTTP2_PUSH_PROMISE, kEndHeaders, 1, RawFrames::be(2, 4)), NGHTTP2_PROTOCOL_ERROR},
-      {"lone continuation", RawFrames::frame(NGHTTP2_CONTINUATION, kEndHeaders, 1, "x"), NGHTTP2_PROTOCOL_ERROR},
-      {"connection window overflow", RawFrames::frame(NGHTTP2_WINDOW_UPDATE, 0, 0, RawFrames::be(0x7FFFFFFF, 4)), NGHTTP2_FLOW_CONTROL_ERROR},
+      {"push promise", RawFrames::frame(NGHTTP2_PUSH_PROMISE, kEndHeaders, 1, RawFrames::be(2, 4)),
+       NGHTTP2_PROTOCOL_ERROR},
+      {"lone continuation", RawFrames::frame(NGHTTP2_CONTINUATION, kEndHeaders, 1, "x"),
+       NGHTTP2_PROTOCOL_ERROR},
+      {"connection window overflow",
+       RawFrames::frame(NGHTTP2_WINDOW_UPDATE, 0, 0, RawFrames::be(0x7FFFFFFF, 4)),
+       NGHTTP2_FLOW_CONTROL_ERROR},
   };
   for (const Case& c : cases) {
     Attack a;
@@ -261,15 +278,18 @@ TEST(Http2Attack, MutatedConnectionsNeverBreakTheServer) {
   RawFrames raw;
   std::string good = RawFrames::preface();
   for (int i = 0; i < 6; ++i) {
-    good += raw.headers(stream_of(i), grpc_request()) + RawFrames::frame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, stream_of(i), std::string(50, 'x'));
+    good += raw.headers(stream_of(i), grpc_request()) +
+            RawFrames::frame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, stream_of(i), std::string(50, 'x'));
     good += RawFrames::frame(NGHTTP2_PING, 0, 0, "12345678");
   }
   for (int round = 0; round < 5000; ++round) {
     std::string wire = good;
     for (unsigned k = 0; k < 1 + random() % 6; ++k) {
       const std::size_t at = 24 + random() % (wire.size() - 24);
-      if (random() % 3 == 0) wire.erase(at, 1 + random() % 5);
-      else wire[at] = static_cast<char>(random());
+      if (random() % 3 == 0)
+        wire.erase(at, 1 + random() % 5);
+      else
+        wire[at] = static_cast<char>(random());
     }
     Recorder events;
     {

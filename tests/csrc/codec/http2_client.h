@@ -33,8 +33,13 @@ inline nghttp2_nv nv(const std::pair<std::string, std::string>& h) {
 }
 
 inline Headers grpc_request(const std::string& path = "/inference.GRPCInferenceService/ModelInfer") {
-  return {{":method", "POST"}, {":scheme", "http"}, {":path", path}, {":authority", "localhost:8001"},
-          {"content-type", "application/grpc"}, {"te", "trailers"}, {"user-agent", "test"}};
+  return {{":method", "POST"},
+          {":scheme", "http"},
+          {":path", path},
+          {":authority", "localhost:8001"},
+          {"content-type", "application/grpc"},
+          {"te", "trailers"},
+          {"user-agent", "test"}};
 }
 
 // --- the server's side
@@ -57,8 +62,10 @@ class Recorder : public Http2Events {
   void on_request(StreamId id, const Http2Head& head) override {
     EXPECT_FALSE(streams.contains(id));
     Seen& seen = streams[id];
-    seen.head = {{":method", std::string(head.method)}, {":path", std::string(head.path)},
-                 {":authority", std::string(head.authority)}, {":scheme", std::string(head.scheme)}};
+    seen.head = {{":method", std::string(head.method)},
+                 {":path", std::string(head.path)},
+                 {":authority", std::string(head.authority)},
+                 {":scheme", std::string(head.scheme)}};
     for (const Http2Header& f : head.fields) seen.head.emplace_back(f.name, f.value);
     when_request(id);
   }
@@ -146,7 +153,8 @@ class Client {
     std::vector<nghttp2_nv> list;
     for (const auto& h : headers) list.push_back(nv(h));
     const nghttp2_data_provider provider{{.ptr = this}, read_body};
-    const StreamId id = nghttp2_submit_request(session_, nullptr, list.data(), list.size(), &provider, nullptr);
+    const StreamId id =
+        nghttp2_submit_request(session_, nullptr, list.data(), list.size(), &provider, nullptr);
     bodies_[id] = std::move(body);
     return id;
   }
@@ -154,9 +162,12 @@ class Client {
   StreamId open(const Headers& headers) {
     std::vector<nghttp2_nv> list;
     for (const auto& h : headers) list.push_back(nv(h));
-    return nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, -1, nullptr, list.data(), list.size(), nullptr);
+    return nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, -1, nullptr, list.data(), list.size(),
+                                  nullptr);
   }
-  void reset(StreamId id, std::uint32_t error) { nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, error); }
+  void reset(StreamId id, std::uint32_t error) {
+    nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, error);
+  }
 
   std::string take() {
     std::string out;
@@ -183,17 +194,20 @@ class Client {
                        const std::uint8_t* v, std::size_t vs, std::uint8_t, void* p) {
     Reply& reply = of(p).replies[f->hd.stream_id];
     auto& list = f->headers.cat == NGHTTP2_HCAT_HEADERS ? reply.trailers : reply.headers;
-    list.emplace_back(std::string(reinterpret_cast<const char*>(n), ns), std::string(reinterpret_cast<const char*>(v), vs));
+    list.emplace_back(std::string(reinterpret_cast<const char*>(n), ns),
+                      std::string(reinterpret_cast<const char*>(v), vs));
     return 0;
   }
-  static int on_data(nghttp2_session*, std::uint8_t, StreamId id, const std::uint8_t* data, std::size_t size, void* p) {
+  static int on_data(nghttp2_session*, std::uint8_t, StreamId id, const std::uint8_t* data, std::size_t size,
+                     void* p) {
     of(p).replies[id].body.append(reinterpret_cast<const char*>(data), size);
     return 0;
   }
   static int on_frame(nghttp2_session*, const nghttp2_frame* f, void* p) {
     if (f->hd.type == NGHTTP2_GOAWAY) {
       of(p).goaways.push_back(f->goaway);
-      of(p).goaway_reasons.emplace_back(reinterpret_cast<const char*>(f->goaway.opaque_data), f->goaway.opaque_data_len);
+      of(p).goaway_reasons.emplace_back(reinterpret_cast<const char*>(f->goaway.opaque_data),
+                                        f->goaway.opaque_data_len);
     } else if ((f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS) &&
                (f->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) {
       of(p).replies[f->hd.stream_id].ended = true;
@@ -205,8 +219,8 @@ class Client {
     of(p).replies[id].error = error;
     return 0;
   }
-  static ssize_t read_body(nghttp2_session*, StreamId id, std::uint8_t* buf, std::size_t size, std::uint32_t* flags,
-                           nghttp2_data_source*, void* p) {
+  static ssize_t read_body(nghttp2_session*, StreamId id, std::uint8_t* buf, std::size_t size,
+                           std::uint32_t* flags, nghttp2_data_source*, void* p) {
     std::string& body = of(p).bodies_[id];
     const std::size_t n = std::min(size, body.size());
     std::copy_n(body.data(), n, buf);
@@ -241,7 +255,9 @@ class RawFrames {
   RawFrames(const RawFrames&) = delete;
   RawFrames& operator=(const RawFrames&) = delete;
 
-  static std::string preface() { return std::string(NGHTTP2_CLIENT_MAGIC) + frame(NGHTTP2_SETTINGS, 0, 0, ""); }
+  static std::string preface() {
+    return std::string(NGHTTP2_CLIENT_MAGIC) + frame(NGHTTP2_SETTINGS, 0, 0, "");
+  }
   static std::string frame(std::uint8_t type, std::uint8_t flags, StreamId id, std::string_view payload) {
     std::string out = be(payload.size(), 3);
     out += static_cast<char>(type);
@@ -257,8 +273,8 @@ class RawFrames {
     std::vector<nghttp2_nv> list;
     for (const auto& h : headers) list.push_back(nv(h));
     std::string out(nghttp2_hd_deflate_bound(deflater_, list.data(), list.size()), '\0');
-    const ssize_t n = nghttp2_hd_deflate_hd(deflater_, reinterpret_cast<std::uint8_t*>(out.data()), out.size(),
-                                            list.data(), list.size());
+    const ssize_t n = nghttp2_hd_deflate_hd(deflater_, reinterpret_cast<std::uint8_t*>(out.data()),
+                                            out.size(), list.data(), list.size());
     out.resize(static_cast<std::size_t>(n));
     return out;
   }

@@ -46,8 +46,15 @@ TEST(TokenBucket, RateZeroAndHugeRate) {
 }
 
 std::string frame(std::uint8_t type, std::uint8_t flags, std::size_t size) {
-  std::string out{static_cast<char>(size >> 16), static_cast<char>(size >> 8), static_cast<char>(size),
-                  static_cast<char>(type), static_cast<char>(flags), 0, 0, 0, 1};
+  std::string out{static_cast<char>(size >> 16),
+                  static_cast<char>(size >> 8),
+                  static_cast<char>(size),
+                  static_cast<char>(type),
+                  static_cast<char>(flags),
+                  0,
+                  0,
+                  0,
+                  1};
   return out + std::string(size, 'x');
 }
 
@@ -94,7 +101,8 @@ TEST(Http2FloodGuard, EachKindHasItsBurst) {
            Case{8, 0, 4, Http2Flood::kWindowUpdate, static_cast<std::size_t>(limits.window_update_burst)},
        }) {
     for (const std::size_t cut : {1U, 5U, 1000U}) {
-      EXPECT_EQ(frames_until(c.flood, frame(c.type, c.flags, c.size), cut), c.burst) << int{c.type} << " cut " << cut;
+      EXPECT_EQ(frames_until(c.flood, frame(c.type, c.flags, c.size), cut), c.burst)
+          << int{c.type} << " cut " << cut;
     }
   }
 }
@@ -125,7 +133,8 @@ TEST(Http2FloodGuard, SlowControlFramesNeverAddUp) {
   const std::string preface(kPreface, 'p');
   EXPECT_EQ(guard.scan(std::as_bytes(std::span(preface)), 0), Http2Flood::kNone);
   const std::string ping = frame(6, 0, 8);
-  for (int i = 0; i < 2000; ++i) ASSERT_EQ(guard.scan(std::as_bytes(std::span(ping)), i * kSecond / 10), Http2Flood::kNone);
+  for (int i = 0; i < 2000; ++i)
+    ASSERT_EQ(guard.scan(std::as_bytes(std::span(ping)), i * kSecond / 10), Http2Flood::kNone);
 }
 
 TEST(Http2FloodGuard, EveryFloodHasAReason) {

@@ -14,8 +14,8 @@ using testing::Client;
 using testing::exchange;
 using testing::grpc_request;
 using testing::Headers;
-using testing::Recorder;
 using testing::RawFrames;
+using testing::Recorder;
 using testing::Reply;
 using testing::written;
 
@@ -54,9 +54,13 @@ TEST(Http2Session, UnaryInEveryCut) {
     const StreamId id = client.request(grpc_request(), "body");
     exchange(client, server.session, cut);
     const auto& seen = server.events.streams.at(id);
-    EXPECT_EQ(seen.head, (Headers{{":method", "POST"}, {":path", "/inference.GRPCInferenceService/ModelInfer"},
-                                  {":authority", "localhost:8001"}, {":scheme", "http"},
-                                  {"content-type", "application/grpc"}, {"te", "trailers"}, {"user-agent", "test"}}));
+    EXPECT_EQ(seen.head, (Headers{{":method", "POST"},
+                                  {":path", "/inference.GRPCInferenceService/ModelInfer"},
+                                  {":authority", "localhost:8001"},
+                                  {":scheme", "http"},
+                                  {"content-type", "application/grpc"},
+                                  {"te", "trailers"},
+                                  {"user-agent", "test"}}));
     EXPECT_EQ(seen.ends, 1);
     EXPECT_EQ(seen.closed, 1);
     EXPECT_EQ(seen.error, Http2Error::kNoError);
@@ -72,7 +76,8 @@ TEST(Http2Session, ManyStreamsInRandomCutsAndSizes) {
     Client client;
     std::map<StreamId, std::string> sent;
     for (int i = 0; i < 100; ++i) {
-      std::string body(random() % 4 == 0 ? random() % 200000 : random() % 200, static_cast<char>('a' + i % 26));
+      std::string body(random() % 4 == 0 ? random() % 200000 : random() % 200,
+                       static_cast<char>('a' + i % 26));
       const StreamId id = client.request(grpc_request("/p/" + std::to_string(i % 7)), body);
       sent[id] = std::move(body);
     }
@@ -181,7 +186,8 @@ TEST(Http2Session, TrailersOnly) {
   Recorder events;
   Http2Session session(events);
   Client client;
-  const Http2Header head[] = {{":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "12"}};
+  const Http2Header head[] = {
+      {":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "12"}};
   events.when_end = [&](StreamId id) { session.send_headers(id, head, true); };
   const StreamId id = client.request(grpc_request("/unknown"), "");
   exchange(client, session);
@@ -262,7 +268,9 @@ TEST(Http2Session, EarlyAnswerEndsTheRequestToo) {
   Recorder events;
   Http2Session session(events);
   Client client;
-  events.when_request = [&](StreamId id) { session.respond(id, kGrpcOkHeaders, message_of("early"), kGrpcOkTrailers); };
+  events.when_request = [&](StreamId id) {
+    session.respond(id, kGrpcOkHeaders, message_of("early"), kGrpcOkTrailers);
+  };
   const StreamId id = client.open(grpc_request());
   exchange(client, session);
   expect_echo(client.replies.at(id), "early");
@@ -288,9 +296,9 @@ TEST(Http2Session, ClientTrailersEndTheRequest) {
   Recorder events;
   Http2Session session(events);
   RawFrames raw;
-  const std::string wire = RawFrames::preface() + raw.headers(1, grpc_request()) +
-                           RawFrames::frame(NGHTTP2_DATA, 0, 1, "abc") +
-                           raw.headers(1, {{"x-late", "1"}}, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM);
+  const std::string wire =
+      RawFrames::preface() + raw.headers(1, grpc_request()) + RawFrames::frame(NGHTTP2_DATA, 0, 1, "abc") +
+      raw.headers(1, {{"x-late", "1"}}, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM);
   ASSERT_TRUE(session.feed(testing::as_bytes(wire), 0));
   EXPECT_EQ(events.streams.at(1).body, "abc");
   EXPECT_EQ(events.streams.at(1).ends, 1);
@@ -300,8 +308,10 @@ TEST(Http2Session, AnnouncesItsWindowsAndLimits) {
   Echo server;
   Client client;
   exchange(client, server.session);
-  EXPECT_EQ(nghttp2_session_get_remote_settings(client.raw(), NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS), 1024U);
-  EXPECT_EQ(nghttp2_session_get_remote_settings(client.raw(), NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE), 1U << 20);
+  EXPECT_EQ(nghttp2_session_get_remote_settings(client.raw(), NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS),
+            1024U);
+  EXPECT_EQ(nghttp2_session_get_remote_settings(client.raw(), NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE),
+            1U << 20);
   EXPECT_EQ(nghttp2_session_get_remote_settings(client.raw(), NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE), 16384U);
   EXPECT_EQ(nghttp2_session_get_remote_window_size(client.raw()), 4 << 20);
 }
@@ -348,7 +358,9 @@ TEST(Http2Session, WriteStopsAtTheHighWaterMark) {
   Client client(1 << 24);
   nghttp2_session_set_local_window_size(client.raw(), NGHTTP2_FLAG_NONE, 0, 1 << 24);
   const std::string body(1 << 20, 'b');
-  events.when_end = [&](StreamId id) { session.respond(id, kGrpcOkHeaders, message_of(body), kGrpcOkTrailers); };
+  events.when_end = [&](StreamId id) {
+    session.respond(id, kGrpcOkHeaders, message_of(body), kGrpcOkTrailers);
+  };
   const StreamId id = client.request(grpc_request(), "x");
   ASSERT_TRUE(session.feed(testing::as_bytes(client.take()), 0));
   WriteQueue queue;
@@ -386,7 +398,8 @@ TEST(Http2Session, ClosedWhileBlocked) {
 }
 
 TEST(Http2Session, NotHttp2AtAll) {
-  for (const char* hello : {"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "\x16\x03\x01\x02 some TLS client hello ........"}) {
+  for (const char* hello :
+       {"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "\x16\x03\x01\x02 some TLS client hello ........"}) {
     Recorder events;
     Http2Session session(events);
     const Status status = session.feed(testing::as_bytes(hello), 0);

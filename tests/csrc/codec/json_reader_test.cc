@@ -33,7 +33,7 @@ TEST(JsonReader, RefusesWhatIsNoJsonAndSaysWhere) {
     const char* words;
   } cases[] = {
       {"", "the text ends too early at byte 0 (line 1, column 1)"},
-      {"[1,2", "expected ',' or ']' at byte 4"},
+      {"[1,2", "the text ends too early at byte 4"},
       {"[1 2]", "expected ',' or ']' at byte 3"},
       {"[1,]", "expected a value at byte 3"},
       {"[,1]", "expected a value at byte 1"},
@@ -150,6 +150,17 @@ TEST(JsonNumber, ReadsIntegersAtTheEdges) {
   EXPECT_EQ(number("-1").as_uint64(), std::nullopt);
   EXPECT_EQ(number("1.0").as_int64(), std::nullopt);
   EXPECT_EQ(number("1e2").as_int64(), std::nullopt);
+}
+
+TEST(JsonNumber, ReadsManyDigits) {
+  EXPECT_EQ(number("0.00000000000000000000000001234567").as_double(), 1.234567e-26);
+  EXPECT_EQ(number("0.0000000000000000000000001234567890123456789").as_double(), 1.234567890123456789e-25);
+  EXPECT_EQ(number("12345678901234567890.5").as_double(), 12345678901234567890.5);
+  EXPECT_EQ(number("1234567890123456789012345678901234567890").as_double(), 1234567890123456789012345678901234567890.0);
+  EXPECT_EQ(number("0.10000000000000000555111512312578270211815834045410156").as_double(), 0.1);
+  EXPECT_EQ(number("1234567.12345678").as_double(), 1234567.12345678);
+  EXPECT_EQ(number("12345678").as_uint64(), 12345678U);
+  EXPECT_EQ(number("1234567812345678").as_uint64(), 1234567812345678U);
 }
 
 TEST(JsonNumber, RefusesInfiniteAndRoundsToZero) {

@@ -149,26 +149,55 @@ std::vector<Typed> typed_cases() {
   const std::vector<double> f64{2.25, 1e300};
   const std::vector<bool> flags{true, false};
   return {
-      {"INT8", [=](pbf_writer& c) { c.add_packed_int32(2, i32.begin(), i32.end()); }, raw<std::int8_t>({-2, 44, 112})},
-      {"INT16", [=](pbf_writer& c) { c.add_packed_int32(2, i32.begin(), i32.end()); }, raw<std::int16_t>({-2, 300, 4464})},
-      {"INT32", [=](pbf_writer& c) { c.add_packed_int32(2, i32.begin(), i32.end()); }, raw<std::int32_t>({-2, 300, 70000})},
-      {"UINT8", [=](pbf_writer& c) { c.add_packed_uint32(4, u32.begin(), u32.end()); }, raw<std::uint8_t>({1, 44, 112})},
-      {"UINT16", [=](pbf_writer& c) { c.add_packed_uint32(4, u32.begin(), u32.end()); }, raw<std::uint16_t>({1, 300, 4464})},
-      {"UINT32", [=](pbf_writer& c) { c.add_packed_uint32(4, u32.begin(), u32.end()); }, raw<std::uint32_t>({1, 300, 70000})},
-      {"INT64", [=](pbf_writer& c) { c.add_packed_int64(3, i64.begin(), i64.end()); }, raw<std::int64_t>({-1, 1LL << 40})},
-      {"UINT64", [=](pbf_writer& c) { c.add_packed_uint64(5, u64.begin(), u64.end()); }, raw<std::uint64_t>({~0ULL, 5})},
-      {"FP32", [=](pbf_writer& c) { c.add_packed_float(6, f32.begin(), f32.end()); }, raw<float>({1.5F, -0.F})},
-      {"FP64", [=](pbf_writer& c) { c.add_packed_double(7, f64.begin(), f64.end()); }, raw<double>({2.25, 1e300})},
-      {"BOOL", [=](pbf_writer& c) { c.add_packed_bool(1, flags.begin(), flags.end()); }, raw<std::uint8_t>({1, 0})},
-      {"BYTES", [](pbf_writer& c) { c.add_bytes(8, "ab"), c.add_bytes(8, ""); }, std::string("\2\0\0\0ab\0\0\0\0", 10)},
+      {"INT8", [=](pbf_writer& c) { c.add_packed_int32(2, i32.begin(), i32.end()); },
+       raw<std::int8_t>({-2, 44, 112})},
+      {"INT16", [=](pbf_writer& c) { c.add_packed_int32(2, i32.begin(), i32.end()); },
+       raw<std::int16_t>({-2, 300, 4464})},
+      {"INT32", [=](pbf_writer& c) { c.add_packed_int32(2, i32.begin(), i32.end()); },
+       raw<std::int32_t>({-2, 300, 70000})},
+      {"UINT8", [=](pbf_writer& c) { c.add_packed_uint32(4, u32.begin(), u32.end()); },
+       raw<std::uint8_t>({1, 44, 112})},
+      {"UINT16", [=](pbf_writer& c) { c.add_packed_uint32(4, u32.begin(), u32.end()); },
+       raw<std::uint16_t>({1, 300, 4464})},
+      {"UINT32", [=](pbf_writer& c) { c.add_packed_uint32(4, u32.begin(), u32.end()); },
+       raw<std::uint32_t>({1, 300, 70000})},
+      {"INT64", [=](pbf_writer& c) { c.add_packed_int64(3, i64.begin(), i64.end()); },
+       raw<std::int64_t>({-1, 1LL << 40})},
+      {"UINT64", [=](pbf_writer& c) { c.add_packed_uint64(5, u64.begin(), u64.end()); },
+       raw<std::uint64_t>({~0ULL, 5})},
+      {"FP32", [=](pbf_writer& c) { c.add_packed_float(6, f32.begin(), f32.end()); },
+       raw<float>({1.5F, -0.F})},
+      {"FP64", [=](pbf_writer& c) { c.add_packed_double(7, f64.begin(), f64.end()); },
+       raw<double>({2.25, 1e300})},
+      {"BOOL", [=](pbf_writer& c) { c.add_packed_bool(1, flags.begin(), flags.end()); },
+       raw<std::uint8_t>({1, 0})},
+      {"BYTES", [](pbf_writer& c) { c.add_bytes(8, "ab"), c.add_bytes(8, ""); },
+       std::string("\2\0\0\0ab\0\0\0\0", 10)},
       // not packed
-      {"INT8", [=](pbf_writer& c) { for (const auto v : i32) c.add_int32(2, v); }, raw<std::int8_t>({-2, 44, 112})},
-      {"UINT64", [=](pbf_writer& c) { for (const auto v : u64) c.add_uint64(5, v); }, raw<std::uint64_t>({~0ULL, 5})},
-      {"FP32", [=](pbf_writer& c) { for (const auto v : f32) c.add_float(6, v); }, raw<float>({1.5F, -0.F})},
-      {"FP64", [=](pbf_writer& c) { for (const auto v : f64) c.add_double(7, v); }, raw<double>({2.25, 1e300})},
+      {"INT8",
+       [=](pbf_writer& c) {
+         for (const auto v : i32) c.add_int32(2, v);
+       },
+       raw<std::int8_t>({-2, 44, 112})},
+      {"UINT64",
+       [=](pbf_writer& c) {
+         for (const auto v : u64) c.add_uint64(5, v);
+       },
+       raw<std::uint64_t>({~0ULL, 5})},
+      {"FP32",
+       [=](pbf_writer& c) {
+         for (const auto v : f32) c.add_float(6, v);
+       },
+       raw<float>({1.5F, -0.F})},
+      {"FP64",
+       [=](pbf_writer& c) {
+         for (const auto v : f64) c.add_double(7, v);
+       },
+       raw<double>({2.25, 1e300})},
       {"BOOL", [=](pbf_writer& c) { c.add_bool(1, true), c.add_uint64(1, 256); }, raw<std::uint8_t>({1, 1})},
       // both in one message
-      {"FP32", [=](pbf_writer& c) { c.add_float(6, 9), c.add_packed_float(6, f32.begin(), f32.end()); }, raw<float>({9, 1.5F, -0.F})},
+      {"FP32", [=](pbf_writer& c) { c.add_float(6, 9), c.add_packed_float(6, f32.begin(), f32.end()); },
+       raw<float>({9, 1.5F, -0.F})},
       {"FP32", [](pbf_writer&) {}, ""},
   };
 }
@@ -191,7 +220,8 @@ TEST(DecodeModelInfer, ContentsAndRawTogether) {
     input(w, "b", "FP32", {1}, [](pbf_writer& in) { sub(in, 5, [](pbf_writer& c) { c.add_float(6, 1); }); });
     w.add_bytes(7, "aaaa");
   }));
-  EXPECT_TRUE(text.starts_with("contents field must not be specified when using raw_input_contents for 'b' for model 'm'"));
+  EXPECT_TRUE(text.starts_with(
+      "contents field must not be specified when using raw_input_contents for 'b' for model 'm'"));
 }
 
 struct Bad {
@@ -199,7 +229,8 @@ struct Bad {
   std::string wire;
 };
 
-std::string with_input(const Fields& more, std::string_view dtype = "FP32", const std::vector<std::int64_t>& dims = {1}) {
+std::string with_input(const Fields& more, std::string_view dtype = "FP32",
+                       const std::vector<std::int64_t>& dims = {1}) {
   return message([&](pbf_writer& w) { input(w, "x", dtype, dims, more); });
 }
 std::string with_parameter(std::string_view key, const Fields& value) {
@@ -219,11 +250,14 @@ TEST(DecodeModelInfer, RefusalsNameFieldAndValue) {
   const Fields int_one = [](pbf_writer& p) { p.add_int64(2, 1); };
   const Fields text = [](pbf_writer& p) { p.add_string(3, "1"); };
   const std::vector<Bad> cases = {
-      {"inputs[0].shape: got rank 17, want 16 or fewer", with_input(nothing, "FP32", std::vector<std::int64_t>(17, 1))},
+      {"inputs[0].shape: got rank 17, want 16 or fewer",
+       with_input(nothing, "FP32", std::vector<std::int64_t>(17, 1))},
       {"inputs[0].shape[1]: got -1, want 0 or more", with_input(nothing, "FP32", {1, -1})},
-      {"inputs[0].shape[0]: got -9223372036854775808, want 0 or more", with_input(nothing, "FP32", {INT64_MIN})},
+      {"inputs[0].shape[0]: got -9223372036854775808, want 0 or more",
+       with_input(nothing, "FP32", {INT64_MIN})},
       {"inputs[0].datatype: got \"FP33\", want a name", with_input(nothing, "FP33")},
-      {"inputs[0].datatype: got \"\", want a name", message([](pbf_writer& w) { sub(w, 5, [](pbf_writer&) {}); })},
+      {"inputs[0].datatype: got \"\", want a name",
+       message([](pbf_writer& w) { sub(w, 5, [](pbf_writer&) {}); })},
       {"inputs[0].contents: datatype FP16 is only accepted in raw_input_contents",
        with_input([](pbf_writer& in) { sub(in, 5, [](pbf_writer& c) { c.add_float(6, 1); }); }, "FP16")},
       {"inputs[0].contents: datatype BF16 is only accepted in raw_input_contents",
@@ -233,38 +267,55 @@ TEST(DecodeModelInfer, RefusalsNameFieldAndValue) {
       {"inputs[0].contents.fp32_contents: got 3 bytes, want a multiple of 4",
        with_input([](pbf_writer& in) { sub(in, 5, [](pbf_writer& c) { c.add_bytes(6, "abc"); }); })},
       {"inputs[0].contents.int_contents: truncated number",
-       with_input([](pbf_writer& in) { sub(in, 5, [](pbf_writer& c) { c.add_bytes(2, "\x01\x80"); }); }, "INT32")},
+       with_input([](pbf_writer& in) { sub(in, 5, [](pbf_writer& c) { c.add_bytes(2, "\x01\x80"); }); },
+                  "INT32")},
       {"inputs[0].contents.fp32_contents: got protobuf wire type 0, want 5",
        with_input([](pbf_writer& in) { sub(in, 5, [](pbf_writer& c) { c.add_int32(6, 1); }); })},
       {"inputs[0].contents: malformed protobuf: number of more than 10 bytes",
-       with_input([](pbf_writer& in) { sub(in, 5, [](pbf_writer& c) { c.add_bytes(3, std::string(12, '\xFF') + '\1'); }); }, "INT64")},
-      {"inputs[0].contents: given twice", with_input([](pbf_writer& in) { sub(in, 5, [](pbf_writer&) {}), sub(in, 5, [](pbf_writer&) {}); })},
+       with_input(
+           [](pbf_writer& in) {
+             sub(in, 5, [](pbf_writer& c) { c.add_bytes(3, std::string(12, '\xFF') + '\1'); });
+           },
+           "INT64")},
+      {"inputs[0].contents: given twice",
+       with_input([](pbf_writer& in) { sub(in, 5, [](pbf_writer&) {}), sub(in, 5, [](pbf_writer&) {}); })},
       {"raw_input_contents: got 1 entries, want 2 (one per input)", message([](pbf_writer& w) {
          input(w, "a", "FP32", {1});
          input(w, "b", "FP32", {1});
          w.add_bytes(7, "aaaa");
        })},
-      {"raw_input_contents: got 1 entries, want 0 (one per input)", message([](pbf_writer& w) { w.add_bytes(7, "aaaa"); })},
+      {"raw_input_contents: got 1 entries, want 0 (one per input)",
+       message([](pbf_writer& w) { w.add_bytes(7, "aaaa"); })},
       {"id: not valid UTF-8", message([](pbf_writer& w) { w.add_string(3, "\xC3("); })},
       {"model_name: got protobuf wire type 0, want 2", message([](pbf_writer& w) { w.add_int64(1, 5); })},
-      {"inputs[0].name: got protobuf wire type 0, want 2", message([](pbf_writer& w) { sub(w, 5, [](pbf_writer& i) { i.add_int64(1, 5); }); })},
-      {"inputs[0].shape: got protobuf wire type 5, want 2", message([](pbf_writer& w) { sub(w, 5, [](pbf_writer& i) { i.add_fixed32(3, 5); }); })},
+      {"inputs[0].name: got protobuf wire type 0, want 2",
+       message([](pbf_writer& w) { sub(w, 5, [](pbf_writer& i) { i.add_int64(1, 5); }); })},
+      {"inputs[0].shape: got protobuf wire type 5, want 2",
+       message([](pbf_writer& w) { sub(w, 5, [](pbf_writer& i) { i.add_fixed32(3, 5); }); })},
       {"ModelInferRequest: malformed protobuf: group or unknown wire type", std::string(200, '\x0B')},
-      {"inputs[0]: malformed protobuf: group or unknown wire type", message([](pbf_writer& w) { w.add_bytes(5, std::string(100, '\x53')); })},
+      {"inputs[0]: malformed protobuf: group or unknown wire type",
+       message([](pbf_writer& w) { w.add_bytes(5, std::string(100, '\x53')); })},
       {"model_name: malformed protobuf: truncated", std::string("\x0A\x05xy", 4)},
-      {"ModelInferRequest: malformed protobuf: number of more than 10 bytes", std::string("\x50") + std::string(11, '\xFF') + "\1"},
+      {"ModelInferRequest: malformed protobuf: number of more than 10 bytes",
+       std::string("\x50") + std::string(11, '\xFF') + "\1"},
       {"ModelInferRequest: malformed protobuf: invalid tag or length", std::string("\0\0", 2)},
       {"parameters[\"x\"]: got no value", with_parameter("x", nothing)},
       {"invalid value type for 'timeout' parameter, expected int64_param", with_parameter("timeout", text)},
-      {"parameters[\"timeout\"]: got -1, want 0 or more microseconds", with_parameter("timeout", [](pbf_writer& p) { p.add_int64(2, -1); })},
-      {"parameters[\"priority\"]: got 4294967296, want 0 to 4294967295", with_parameter("priority", [](pbf_writer& p) { p.add_uint64(5, 1ULL << 32); })},
+      {"parameters[\"timeout\"]: got -1, want 0 or more microseconds",
+       with_parameter("timeout", [](pbf_writer& p) { p.add_int64(2, -1); })},
+      {"parameters[\"priority\"]: got 4294967296, want 0 to 4294967295",
+       with_parameter("priority", [](pbf_writer& p) { p.add_uint64(5, 1ULL << 32); })},
       {"invalid value type for 'priority' parameter", with_parameter("priority", text)},
-      {"invalid value type for 'sequence_start' parameter, expected bool_param", with_parameter("sequence_start", int_one)},
-      {"invalid value type for 'sequence_id' parameter", with_parameter("sequence_id", [](pbf_writer& p) { p.add_bool(1, true); })},
-      {"parameters[\"triton_x\"]: names that start with 'triton_' are reserved", with_parameter("triton_x", int_one)},
+      {"invalid value type for 'sequence_start' parameter, expected bool_param",
+       with_parameter("sequence_start", int_one)},
+      {"invalid value type for 'sequence_id' parameter",
+       with_parameter("sequence_id", [](pbf_writer& p) { p.add_bool(1, true); })},
+      {"parameters[\"triton_x\"]: names that start with 'triton_' are reserved",
+       with_parameter("triton_x", int_one)},
       {"parameters: got protobuf wire type 5, want 2",
        with_parameter("ratio", [](pbf_writer& p) { p.add_fixed32(3, 1); })},
-      {"invalid value type for 'classification' parameter, expected int64_param", with_output_parameter("classification", text)},
+      {"invalid value type for 'classification' parameter, expected int64_param",
+       with_output_parameter("classification", text)},
       {"outputs[0].parameters[\"classification\"]: got 0, want 1 or more",
        with_output_parameter("classification", [](pbf_writer& p) { p.add_int64(2, 0); })},
       {"parameters: got more than 64, want 64 or fewer", message([&](pbf_writer& w) {
@@ -284,7 +335,8 @@ TEST(DecodeModelInfer, SharedMemoryIsUnimplemented) {
   });
   EXPECT_EQ(refused(in, Code::kUnimplemented),
             "inputs[0].parameters[\"shared_memory_region\"]: shared memory is not enabled on this server");
-  refused(with_output_parameter("shared_memory_byte_size", [](pbf_writer& p) { p.add_int64(2, 8); }), Code::kUnimplemented);
+  refused(with_output_parameter("shared_memory_byte_size", [](pbf_writer& p) { p.add_int64(2, 8); }),
+          Code::kUnimplemented);
 }
 
 TEST(DecodeModelInfer, CountLimitsAreExact) {
@@ -296,7 +348,8 @@ TEST(DecodeModelInfer, CountLimitsAreExact) {
     EXPECT_EQ(d.status.is_ok(), n <= kMaxInputs) << n;
   }
   for (const std::size_t n : {kMaxRank - 1, kMaxRank, kMaxRank + 1}) {
-    EXPECT_EQ(Decoded(with_input([](pbf_writer&) {}, "INT8", std::vector<std::int64_t>(n, 1))).status.is_ok(), n <= kMaxRank);
+    EXPECT_EQ(Decoded(with_input([](pbf_writer&) {}, "INT8", std::vector<std::int64_t>(n, 1))).status.is_ok(),
+              n <= kMaxRank);
   }
   for (const std::size_t n : {kMaxRequestedOutputs, kMaxRequestedOutputs + 1}) {
     const Decoded d(message([&](pbf_writer& w) {
@@ -383,11 +436,20 @@ TEST(DecodeModelInfer, Mutations) {
     for (unsigned k = 0; k < 1 + random() % 4; ++k) {
       const std::size_t at = random() % wire.size();
       switch (random() % 5) {
-        case 0: wire.erase(at, 1 + random() % 8); break;
-        case 1: wire.insert(at, 1 + random() % 8, static_cast<char>(random())); break;
-        case 2: wire[at] = static_cast<char>(wire[at] ^ (1 << random() % 8)); break;
-        case 3: wire[at] = '\xFF'; break;
-        default: wire[at] = static_cast<char>(random());
+        case 0:
+          wire.erase(at, 1 + random() % 8);
+          break;
+        case 1:
+          wire.insert(at, 1 + random() % 8, static_cast<char>(random()));
+          break;
+        case 2:
+          wire[at] = static_cast<char>(wire[at] ^ (1 << random() % 8));
+          break;
+        case 3:
+          wire[at] = '\xFF';
+          break;
+        default:
+          wire[at] = static_cast<char>(random());
       }
       if (wire.empty()) wire = "x";
     }

@@ -51,12 +51,24 @@ struct Read {
     protozero::pbf_reader reader(reinterpret_cast<const char*>(message.data()), message.size());
     while (reader.next()) {
       switch (reader.tag()) {
-        case 1: model = reader.get_string(); break;
-        case 2: version = reader.get_string(); break;
-        case 3: id = reader.get_string(); break;
-        case 5: outputs.push_back(output(reader.get_message())); break;
-        case 6: raw.push_back(reader.get_string()); break;
-        default: ADD_FAILURE() << reader.tag(); reader.skip();
+        case 1:
+          model = reader.get_string();
+          break;
+        case 2:
+          version = reader.get_string();
+          break;
+        case 3:
+          id = reader.get_string();
+          break;
+        case 5:
+          outputs.push_back(output(reader.get_message()));
+          break;
+        case 6:
+          raw.push_back(reader.get_string());
+          break;
+        default:
+          ADD_FAILURE() << reader.tag();
+          reader.skip();
       }
     }
   }
@@ -64,12 +76,18 @@ struct Read {
     Output out;
     while (reader.next()) {
       switch (reader.tag()) {
-        case 1: out.name = reader.get_string(); break;
-        case 2: out.datatype = reader.get_string(); break;
+        case 1:
+          out.name = reader.get_string();
+          break;
+        case 2:
+          out.datatype = reader.get_string();
+          break;
         case 3:
           for (const std::int64_t d : reader.get_packed_int64()) out.shape.push_back(d);
           break;
-        default: ADD_FAILURE() << reader.tag(); reader.skip();
+        default:
+          ADD_FAILURE() << reader.tag();
+          reader.skip();
       }
     }
     return out;
@@ -126,7 +144,8 @@ TEST(EncodeModelInfer, LargeTensorsAreReferencedSmallOnesCopied) {
   }
   for (int i = 0; i < 4; ++i) {
     const std::string& bytes = data[static_cast<std::size_t>(i)];
-    response.outputs.push_back(tensor(i, DType::kUint8, Shape{static_cast<std::int64_t>(bytes.size())}, bytes));
+    response.outputs.push_back(
+        tensor(i, DType::kUint8, Shape{static_cast<std::int64_t>(bytes.size())}, bytes));
   }
   OutMessage out;
   ASSERT_TRUE(encode_model_infer(response, version, Request{}, out));
@@ -142,7 +161,8 @@ TEST(EncodeModelInfer, MessageLimitIsInt32Max) {
   Version version({"y"});
   Request request;
   Response response;
-  const std::byte* const anywhere = reinterpret_cast<const std::byte*>(&version);  // sizes only: never read here
+  const std::byte* const anywhere =
+      reinterpret_cast<const std::byte*>(&version);  // sizes only: never read here
   const auto encoded = [&](std::size_t size) {
     response.outputs = {{0, DType::kUint8, Shape{1}, {anywhere, size}}};
     OutMessage out;

@@ -28,7 +28,8 @@ inline void sub(pbf_writer& writer, protozero::pbf_tag_type tag, const Fields& f
 }
 
 // map<string, InferParameter> entry; `value` writes the oneof.
-inline void parameter(pbf_writer& writer, protozero::pbf_tag_type tag, std::string_view key, const Fields& value) {
+inline void parameter(pbf_writer& writer, protozero::pbf_tag_type tag, std::string_view key,
+                      const Fields& value) {
   sub(writer, tag, [&](pbf_writer& entry) {
     entry.add_string(1, key.data(), key.size());
     sub(entry, 2, value);
@@ -40,8 +41,9 @@ inline void shape(pbf_writer& writer, const std::vector<std::int64_t>& dims) {
 }
 
 // An input without data.
-inline void input(pbf_writer& writer, std::string_view name, std::string_view datatype, const std::vector<std::int64_t>& dims,
-                  const Fields& more = [](pbf_writer&) {}) {
+inline void input(
+    pbf_writer& writer, std::string_view name, std::string_view datatype,
+    const std::vector<std::int64_t>& dims, const Fields& more = [](pbf_writer&) {}) {
   sub(writer, 5, [&](pbf_writer& in) {
     in.add_string(1, name.data(), name.size());
     in.add_string(2, datatype.data(), datatype.size());

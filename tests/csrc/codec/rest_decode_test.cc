@@ -209,7 +209,7 @@ TEST(RestDecode, NamesWhatIsMissingOrWrong) {
        "outputs[\"p\"].parameters[\"binary_data\"]: got 1, want true or false"},
       {"{\"outputs\":[{\"name\":\"p\",\"parameters\":{\"classification\":0}}]}", "got 0, want an integer in 1.."},
       {"{\"inputs\":[]}garbage", "unexpected text behind the end"},
-      {"{\"inputs\":[]", "expected ',' or '}'"},
+      {"{\"inputs\":[]", "the text ends too early"},
   };
   for (const auto& c : cases) expect_refused(Decoded(c.body), c.words);
 }

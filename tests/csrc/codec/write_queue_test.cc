@@ -16,7 +16,9 @@ std::string pattern(std::size_t size, unsigned seed) {
   return out;
 }
 
-std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> bytes(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 // Writes up to `limit` bytes through at most 4 iovecs, as a socket would.
 std::string write_some(WriteQueue& queue, std::size_t limit) {
@@ -88,7 +90,7 @@ TEST(WriteQueue, MessageKeepsWireOrderAndGivesItsBufferBack) {
   WriteQueue queue;
   queue.append(std::move(message));
   EXPECT_EQ(queue.bytes(), total);
-  EXPECT_EQ(message.bytes(), 0U);                  // NOLINT(bugprone-use-after-move): promised
+  EXPECT_EQ(message.bytes(), 0U);  // NOLINT(bugprone-use-after-move): promised
   EXPECT_EQ(message.own.capacity(), capacity);
   std::string got;
   while (!queue.empty()) got += write_some(queue, 1000);
@@ -116,8 +118,10 @@ TEST(WriteQueue, RandomAppendsAndPartialWrites) {
     const std::size_t size = random() % 3 == 0 ? random() % 40000 : random() % 300;
     auto text = std::make_shared<std::string>(pattern(size, round));
     want += *text;
-    if (random() % 2 == 0) queue.append(*text);
-    else queue.reference(bytes(*text), text);
+    if (random() % 2 == 0)
+      queue.append(*text);
+    else
+      queue.reference(bytes(*text), text);
     if (random() % 2 == 0) got += write_some(queue, random() % 60000);
     ASSERT_EQ(queue.bytes(), want.size() - got.size());
   }

@@ -39,7 +39,8 @@ class Client {
     std::string out;
     char piece[65536];
     ssize_t n = 0;
-    while ((n = ::recv(mine_.get(), piece, sizeof(piece), 0)) > 0) out.append(piece, static_cast<std::size_t>(n));
+    while ((n = ::recv(mine_.get(), piece, sizeof(piece), 0)) > 0)
+      out.append(piece, static_cast<std::size_t>(n));
     return out;
   }
 
@@ -48,11 +49,14 @@ class Client {
   UniqueFd theirs_;
 };
 
-std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> bytes(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 std::string http(std::string_view method, std::string_view target, std::string_view body) {
-  return std::string(method) + " " + std::string(target) + " HTTP/1.1\r\nHost: x\r\nContent-Length: " +
-         std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
+  return std::string(method) + " " + std::string(target) +
+         " HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+         std::string(body);
 }
 
 constexpr std::string_view kBody =
@@ -213,10 +217,11 @@ TEST_F(IoLoopTest, HoldsBackWhatTheSocketDoesNotTake) {
   std::string payload(4 << 20, '\0');
   for (std::size_t i = 0; i < payload.size(); ++i) payload[i] = static_cast<char>(i * 7 % 251);
   const std::string body = json + payload;
-  loop_.received(*connection,
-                 bytes("POST /v2/models/large/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: " +
-                       std::to_string(json.size()) + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
-                       body));
+  loop_.received(
+      *connection,
+      bytes("POST /v2/models/large/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: " +
+            std::to_string(json.size()) + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+            body));
   std::string got;
   run_until([&] {
     got += client.read();

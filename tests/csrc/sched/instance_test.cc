@@ -146,7 +146,8 @@ TEST_F(InstanceTest, ACallerMayRunItsOwnBatch) {
   instance.run_claimed();
   Response* response = completions_.take_all();
   // The instance's own first look may have pulled the request before the claim.
-  if (response == nullptr) ASSERT_EQ(wait_for(completions_, 1).size(), 1U);
+  if (response == nullptr) response = completions_.wait(monotonic_now() + 20 * kSecond);
+  EXPECT_EQ(response, &requests_[0].request.response);
   EXPECT_TRUE(requests_[0].echoed());
   submit(1);
   EXPECT_EQ(wait_for(completions_, 1).size(), 1U) << "its thread works again";
@@ -193,7 +194,7 @@ TEST_F(InstanceTest, AFailingBackendFailsTheRequestAndServesTheNext) {
     ASSERT_EQ(wait_for(completions_, 1).size(), 1U);
     EXPECT_TRUE(good.echoed());
   }
-  EXPECT_EQ(version_.unanswered(), 0);
+  while (version_.unanswered() != 0) std::this_thread::yield();  // counted right after the delivery
 }
 
 }  // namespace

@@ -84,6 +84,14 @@ def test_ipv6_and_ipv4_of_one_name_share_the_port() -> None:
         sock.close()
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_ipv6_addresses_have_brackets() -> None:
+    (sock,) = listen("::1", 0, "")
+    with sock:
+        assert address_text(sock) == f"[::1]:{sock.getsockname()[1]}"
+        socket.create_connection(("::1", sock.getsockname()[1]), timeout=5).close()
+
+
 # --- the curl
 
 
