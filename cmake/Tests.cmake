@@ -24,8 +24,11 @@ function(fs_add_test name)
   add_executable(${name} ${ARGN})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests/csrc")
   target_link_libraries(${name} PRIVATE GTest::gtest_main)
-  target_compile_definitions(${name} PRIVATE FASTSERVE_PLUGIN_DIR="${CMAKE_BINARY_DIR}"
-                                             FASTSERVE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  # The tests themselves are not optimised, what they test is: measured on a large test file, gcc 12 takes 3.8 s instead
+  # of 6.3 s, and with ASan+UBSan 6.3 s instead of 13.6 s. The layers' objects stand first on the linker's command line,
+  # so that inline functions of both are the optimised ones.
+  set_target_properties(${name} PROPERTIES FASTSERVE_IS_TEST ON)
+  target_compile_options(${name} PRIVATE -O0)
   add_test(NAME ${name} COMMAND ${name})
 endfunction()
 
@@ -45,6 +48,13 @@ if(TARGET fastserve_openvino)
   if(sources)
     fs_add_test(test_openvino ${sources})
     target_link_libraries(test_openvino PRIVATE fastserve openvino::runtime)
+    # Only here: the paths differ from build folder to build folder, and ccache would compile every test anew.
+    target_compile_definitions(test_openvino PRIVATE FASTSERVE_PLUGIN_DIR="${CMAKE_BINARY_DIR}"
+                                                     FASTSERVE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     add_dependencies(test_openvino fastserve_openvino)
+    if(FASTSERVE_SANITIZE)
+      target_sources(test_openvino PRIVATE "${CMAKE_SOURCE_DIR}/tests/csrc/support/keep_libraries.cc")
+      set_target_properties(test_openvino PROPERTIES ENABLE_EXPORTS ON)  # ahead of libc's dlclose
+    endif()
   endif()
 endif()

@@ -16,8 +16,8 @@ if(FASTSERVE_SANITIZE)
   target_link_options(fs_options INTERFACE -fsanitize=${FASTSERVE_SANITIZE})
 else()
   target_compile_options(fs_options INTERFACE -fstack-protector-strong)
-  # _FORTIFY_SOURCE needs optimisation, and gcc of some distributions defines it already.
-  target_compile_options(fs_options INTERFACE $<$<CONFIG:Release>:-U_FORTIFY_SOURCE>
-                                              $<$<CONFIG:Release>:-D_FORTIFY_SOURCE=2>)
+  # _FORTIFY_SOURCE needs optimisation (tests have none), and gcc of some distributions defines it already.
+  set(fortified "$<AND:$<CONFIG:Release>,$<NOT:$<BOOL:$<TARGET_PROPERTY:FASTSERVE_IS_TEST>>>>")
+  target_compile_options(fs_options INTERFACE $<${fortified}:-U_FORTIFY_SOURCE> $<${fortified}:-D_FORTIFY_SOURCE=2>)
   target_link_options(fs_options INTERFACE LINKER:-z,relro LINKER:-z,now)
 endif()

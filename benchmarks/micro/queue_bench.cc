@@ -206,7 +206,13 @@ void engine_infer(benchmark::State& state) {
       static_cast<double>(process_cpu_ns() - before) / static_cast<double>(state.iterations());
 }
 
-BENCHMARK(engine_burst)->ArgNames({"burst", "max_rows"})->Args({1, 32})->Args({32, 1})->Args({32, 32})->Args({256, 32})->UseRealTime();
+BENCHMARK(engine_burst)
+    ->ArgNames({"burst", "max_rows"})
+    ->Args({1, 32})
+    ->Args({32, 1})
+    ->Args({32, 32})
+    ->Args({256, 32})
+    ->UseRealTime();
 BENCHMARK(engine_infer)->UseRealTime();
 
 }  // namespace

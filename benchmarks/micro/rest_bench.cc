@@ -85,7 +85,8 @@ void decode_image(benchmark::State& state) {
   RestForm form;
   for (auto _ : state) {
     clear(request);
-    if (!decode_rest_infer(bytes_of(body), std::nullopt, request, form).is_ok()) state.SkipWithError("decode");
+    if (!decode_rest_infer(bytes_of(body), std::nullopt, request, form).is_ok())
+      state.SkipWithError("decode");
   }
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(body.size()));
 }
@@ -143,8 +144,10 @@ class Echo final : public Http1Events {
 // Parse one POST of 300 bytes and write its answer: framing only.
 void http1_echo(benchmark::State& state) {
   const std::string request =
-      "POST /v2/models/model/infer HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUser-Agent: client/1.0\r\nAccept: */*\r\n"
-      "Content-Type: application/octet-stream\r\nInference-Header-Content-Length: 170\r\nContent-Length: 234\r\n\r\n" +
+      "POST /v2/models/model/infer HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUser-Agent: client/1.0\r\nAccept: "
+      "*/*\r\n"
+      "Content-Type: application/octet-stream\r\nInference-Header-Content-Length: 170\r\nContent-Length: "
+      "234\r\n\r\n" +
       std::string(234, 'b');
   Echo echo;
   Http1Session session(echo);

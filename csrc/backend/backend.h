@@ -25,13 +25,13 @@ namespace fastserve {
 struct LoadSpec {
   std::string model;
   std::int64_t version = 1;
-  std::string backend;                 // "openvino", "identity"; "" = by file name
-  std::string path;                    // version directory or model file; "" for a backend without files
-  std::int64_t max_batch_rows = -1;    // -1: not said, the backend decides from the model
-  std::vector<TensorSpec> inputs;      // empty: take the model's own. Shapes with the batch dimension in front
-  std::vector<TensorSpec> outputs;     //   when max_batch_rows > 0. Given ones are checked against the model's.
-  int instance_count = 0;              // 0: the backend's default
-  BatchLimits limits;                  // max_rows is overwritten from the signature
+  std::string backend;               // "openvino", "identity"; "" = by file name
+  std::string path;                  // version directory or model file; "" for a backend without files
+  std::int64_t max_batch_rows = -1;  // -1: not said, the backend decides from the model
+  std::vector<TensorSpec> inputs;    // empty: take the model's own. Shapes with the batch dimension in front
+  std::vector<TensorSpec> outputs;   //   when max_batch_rows > 0. Given ones are checked against the model's.
+  int instance_count = 0;            // 0: the backend's default
+  BatchLimits limits;                // max_rows is overwritten from the signature
   std::map<std::string, std::string> parameters;  // backend's own ("execute_delay_us", OpenVINO properties)
 };
 
@@ -58,6 +58,9 @@ class LoadedModel {
   virtual int instance_count() const = 0;
   // Batch sizes the device was prepared for, ascending; empty: any number of rows runs as it is.
   virtual std::span<const std::int64_t> buckets() const = 0;
+  // True: the device runs only these, a batch is padded to the next. False: any number of rows runs as it is, but these
+  // are the sizes that are warm and worth running; the warm-up may drop large ones that gain nothing.
+  virtual bool pads() const { return !buckets().empty(); }
   virtual Result<std::unique_ptr<BackendInstance>> make_instance(int index) = 0;
   // For metadata, `check` and the log: "device", "precision", "streams", ...
   virtual std::map<std::string, std::string> properties() const = 0;

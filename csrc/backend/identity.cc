@@ -89,8 +89,9 @@ Status read_microseconds(const std::string& name, const std::string& text, Nanos
   std::int64_t us = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), us);
   if (error != std::errc() || end != text.data() + text.size() || us < 0 || us > kMostMicroseconds) {
-    return invalid_argument("parameters[\"" + name + "\"]: got \"" + text + "\", want a whole number from 0 to " +
-                            std::to_string(kMostMicroseconds) + " (microseconds)");
+    return invalid_argument("parameters[\"" + name + "\"]: got \"" + text +
+                            "\", want a whole number from 0 to " + std::to_string(kMostMicroseconds) +
+                            " (microseconds)");
   }
   out_ns = us * kMicrosecond;
   return Status::ok();
@@ -121,20 +122,23 @@ Status check_pair(const TensorSpec& input, const TensorSpec& output, const Signa
   const std::string in = "inputs[\"" + input.name + "\"]";
   const std::string out = "outputs[\"" + output.name + "\"]";
   FS_RETURN_IF_ERROR(check_batch_dimension(input, in, signature));
-  if (input.optional) return invalid_argument(in + ".optional: got true, want false: output " + output.name + " needs it");
+  if (input.optional)
+    return invalid_argument(in + ".optional: got true, want false: output " + output.name + " needs it");
   if (input.dtype != output.dtype) {
     return invalid_argument(out + ".datatype: got " + std::string(dtype_name(output.dtype)) + ", want " +
                             std::string(dtype_name(input.dtype)) + " as " + in);
   }
   if (input.shape == output.shape) return Status::ok();
-  return invalid_argument(out + ".shape: got " + output.shape.str() + ", want " + input.shape.str() + " as " + in);
+  return invalid_argument(out + ".shape: got " + output.shape.str() + ", want " + input.shape.str() + " as " +
+                          in);
 }
 
 Status check_signature(const Signature& signature) {
   if (signature.inputs.empty() || signature.outputs.empty()) {
-    return invalid_argument(std::string(signature.inputs.empty() ? "inputs" : "outputs") +
-                            ": got none; backend 'identity' has no model file to take them from, so the configuration "
-                            "must name them");
+    return invalid_argument(
+        std::string(signature.inputs.empty() ? "inputs" : "outputs") +
+        ": got none; backend 'identity' has no model file to take them from, so the configuration "
+        "must name them");
   }
   if (signature.inputs.size() != signature.outputs.size()) {
     return invalid_argument("outputs: got " + std::to_string(signature.outputs.size()) + ", want " +
@@ -156,10 +160,12 @@ class IdentityBackend final : public Backend {
     Signature signature{spec.inputs, spec.outputs, spec.max_batch_rows > 0 ? spec.max_batch_rows : 0};
     FS_RETURN_IF_ERROR(check_signature(signature));
     if (spec.instance_count < 0) {
-      return invalid_argument("instance_count: got " + std::to_string(spec.instance_count) + ", want 0 or more");
+      return invalid_argument("instance_count: got " + std::to_string(spec.instance_count) +
+                              ", want 0 or more");
     }
     const int instances = spec.instance_count == 0 ? 1 : spec.instance_count;
-    return std::unique_ptr<LoadedModel>(std::make_unique<IdentityModel>(std::move(signature), instances, timing));
+    return std::unique_ptr<LoadedModel>(
+        std::make_unique<IdentityModel>(std::move(signature), instances, timing));
   }
 };
 

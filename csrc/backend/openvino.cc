@@ -29,11 +29,16 @@ class OpenVinoModel final : public LoadedModel {
       : file_(std::move(file)),
         resolved_(std::move(resolved)),
         config_(std::move(config)),
-        plan_(std::move(plan)) {}
+        plan_(std::move(plan)),
+        worth_running_(plan_.buckets.empty() && resolved_.signature.batches()
+                           ? static_buckets(resolved_.signature.max_batch_rows)
+                           : plan_.buckets) {}
 
   const Signature& signature() const override { return resolved_.signature; }
   int instance_count() const override { return plan_.instance_count; }
-  std::span<const std::int64_t> buckets() const override { return plan_.buckets; }
+  std::span<const std::int64_t> buckets() const override { return worth_running_; }
+  // A dynamic compile runs any number of rows, but generates code for each one when it first comes.
+  bool pads() const override { return !plan_.buckets.empty(); }
 
   Result<std::unique_ptr<BackendInstance>> make_instance(int index) override {
     return openvino_guarded(
@@ -78,6 +83,7 @@ class OpenVinoModel final : public LoadedModel {
   const OpenVinoSignature resolved_;
   const OpenVinoConfig config_;
   const CompiledPlan plan_;
+  const std::vector<std::int64_t> worth_running_;
 };
 
 class OpenVinoBackend final : public Backend {

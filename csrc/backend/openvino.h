@@ -2,6 +2,9 @@
 // OpenVINO). Built as a plug-in (libfastserve_openvino.so) that exports fastserve_backend(), so that a process without such
 // a model never loads OpenVINO.
 //
+// Limits of OpenVINO's CPU plug-in that show through: it computes 64-bit integers in 32 bits and FP64 in FP32 (larger values
+// do not come through), and takes bf16 by itself where the CPU has it (LoadedModel::properties() says which precision runs).
+//
 //   openvino_files       which file of the version directory
 //   openvino_config      LoadSpec.parameters
 //   openvino_signature   ports -> signature, batching or not

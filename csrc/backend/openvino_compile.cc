@@ -91,18 +91,15 @@ class Compiler {
   }
 
  private:
-  Result<CompiledPlan> light(Compiled first, bool prepared) {
+  Result<CompiledPlan> light(const Compiled& first, bool prepared) {
     if (prepared) plan_.buckets = static_buckets(resolved_.signature.max_batch_rows);
     steps_ = std::max<std::size_t>(plan_.buckets.size(), 1) * static_cast<std::size_t>(plan_.instance_count);
+    const std::vector<std::int64_t> sizes = prepared ? plan_.buckets : std::vector<std::int64_t>{0};
     for (int i = 0; i < plan_.instance_count; ++i) {
       auto set = std::make_shared<CompiledSet>();
-      if (i == 0) {
-        set->sizes.push_back(std::move(first));
-        report();
-      }
-      for (const std::int64_t rows : prepared ? plan_.buckets : std::vector<std::int64_t>{0}) {
-        if (i == 0 && set->sizes.front().rows == rows) continue;
-        set->sizes.push_back({rows, compile(rows, light_properties())});
+      for (const std::int64_t rows : sizes) {
+        const bool measured = i == 0 && rows == first.rows;
+        set->sizes.push_back(measured ? first : Compiled{rows, compile(rows, light_properties())});
         report();
       }
       plan_.sets.push_back(std::move(set));
@@ -133,7 +130,7 @@ class Compiler {
   }
 
   std::shared_ptr<ov::Model> sized(std::int64_t rows) const {
-    const auto copy = model_->clone();
+    auto copy = model_->clone();
     if (rows != 0) reshape_rows(*copy, resolved_, ov::Dimension(rows));
     return copy;
   }

@@ -129,7 +129,7 @@ std::string first_line(const char* path) {
 
 // In a container /sys/fs/cgroup is the container's own group. cgroup v1 keeps the two numbers in two files.
 std::string cgroup_quota() {
-  const std::string v2 = first_line("/sys/fs/cgroup/cpu.max");
+  std::string v2 = first_line("/sys/fs/cgroup/cpu.max");
   if (!v2.empty()) return v2;
   return first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " +
          first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us");

@@ -47,7 +47,7 @@ OpenVinoInstance::OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const
     const ov::Output<const ov::Node> node = set_->sizes.front().model.output(port);
     Output output{port, signature.outputs[i].dtype, node.get_element_type(), signature.outputs[i].shape,
                   true};
-    const ov::PartialShape shape = node.get_partial_shape();
+    const ov::PartialShape& shape = node.get_partial_shape();
     output.fixed = shape.rank().is_static();
     for (std::size_t d = signature.batches() ? 1 : 0; output.fixed && d < shape.size(); ++d) {
       output.fixed = shape[d].is_static();
@@ -156,7 +156,7 @@ void OpenVinoInstance::run_elsewhere(Flight& flight) {
   Status started = openvino_guarded(Code::kInternal, "starting the model failed", [&] {
     // Set anew for every run: OpenVINO takes the callback out while it calls it, and puts it back only after it returned;
     // but the flight is free from land() on and may have been started again by then.
-    flight.run->request.set_callback([this, &flight](std::exception_ptr exception) {
+    flight.run->request.set_callback([this, &flight](const std::exception_ptr& exception) {
       if (exception) return land(flight, from_exception(exception));
       land(flight, openvino_guarded(Code::kInternal, "reading the outputs failed",
                                     [&] { return collect(*flight.run, *flight.batch); }));

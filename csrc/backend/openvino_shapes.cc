@@ -62,7 +62,7 @@ Status OpenVinoShapes::check(std::span<const BatchTensor> inputs) {
 }
 
 std::shared_ptr<ov::Model> without_weights(const ov::Model& model) {
-  const std::shared_ptr<ov::Model> copy = model.clone();
+  std::shared_ptr<ov::Model> copy = model.clone();
   ov::ParameterVector stand_ins;
   for (const auto& node : copy->get_ordered_ops()) {
     const auto* constant = ov::as_type<const ov::op::v0::Constant>(node.get());

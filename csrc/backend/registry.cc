@@ -47,7 +47,8 @@ Result<Backend*> BackendRegistry::find(std::string_view name) {
   if (plugin == plugins_.end()) {
     return unimplemented("backend: got \"" + std::string(name) + "\", which is not in this build");
   }
-  auto opened = guarded("backend '" + plugin->first + "'", [&] { return open_plugin(plugin->first, plugin->second); });
+  auto opened =
+      guarded("backend '" + plugin->first + "'", [&] { return open_plugin(plugin->first, plugin->second); });
   if (opened.is_ok()) backends_.emplace(plugin->first, opened.value());
   return opened;
 }

@@ -66,9 +66,10 @@ inline Status unimplemented(std::string message) { return {Code::kUnimplemented,
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : held_(std::in_place_index<1>, std::move(value)) {}  // NOLINT(google-explicit-constructor)
-  Result(Status status)
-      : held_(std::in_place_index<0>, std::move(status)) {}  // NOLINT(google-explicit-constructor)
+  // NOLINTBEGIN(google-explicit-constructor): `return value;` and `return status;` are the point
+  Result(T value) : held_(std::in_place_index<1>, std::move(value)) {}
+  Result(Status status) : held_(std::in_place_index<0>, std::move(status)) {}
+  // NOLINTEND(google-explicit-constructor)
 
   bool is_ok() const { return held_.index() == 1; }
   explicit operator bool() const { return is_ok(); }

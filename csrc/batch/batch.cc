@@ -41,7 +41,8 @@ std::byte* Batch::output_memory(std::size_t i, std::size_t bytes) {
   return reserve(outputs_[i], bytes) ? outputs_[i].own : nullptr;
 }
 
-void Batch::set_output(std::size_t i, DType dtype, const Shape& shape, const std::byte* data, std::size_t bytes) {
+void Batch::set_output(std::size_t i, DType dtype, const Shape& shape, const std::byte* data,
+                       std::size_t bytes) {
   BatchTensor& output = outputs_[i];
   output.dtype = dtype;
   output.shape = shape;

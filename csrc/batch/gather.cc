@@ -60,8 +60,9 @@ Status Batch::gather_input(std::size_t i) {
   const auto padding_rows = static_cast<std::size_t>(run_rows_ - rows_);
   std::size_t padding_bytes = 0;  // zeros; for kBytes a zero length each, which is an empty element
   std::size_t bytes = 0;
-  const std::size_t row_bytes = first.dtype == DType::kBytes ? elements_per_row(first.shape) * sizeof(std::uint32_t)
-                                                             : first.shape.byte_count_from(first.dtype, 1).value_or(0);
+  const std::size_t row_bytes = first.dtype == DType::kBytes
+                                    ? elements_per_row(first.shape) * sizeof(std::uint32_t)
+                                    : first.shape.byte_count_from(first.dtype, 1).value_or(0);
   bool fits = checked_mul(row_bytes, padding_rows, padding_bytes);
   bytes = padding_bytes;
   for (const Slot& slot : slots_) fits = fits && checked_add(bytes, input_of(slot, i).data.size(), bytes);

@@ -20,10 +20,12 @@ struct Taken {
 }  // namespace
 
 PendingSet::PendingSet(std::uint32_t default_priority)
-    : default_priority_(default_priority == 0 ? kMiddlePriority : std::min(default_priority, kPriorityLevels)) {}
+    : default_priority_(default_priority == 0 ? kMiddlePriority
+                                              : std::min(default_priority, kPriorityLevels)) {}
 
 void PendingSet::add(Request& request) {
-  const std::uint32_t priority = request.priority == 0 ? default_priority_ : std::min(request.priority, kPriorityLevels);
+  const std::uint32_t priority =
+      request.priority == 0 ? default_priority_ : std::min(request.priority, kPriorityLevels);
   Waiting& place = request.waiting;
   place.level = priority - 1;
   Level& level = levels_[place.level];

@@ -29,7 +29,7 @@ class PendingSet {
   // The order in which requests are served: first(), then next() of each. nullptr at the end.
   Request* first() const;
   Request* next(const Request& request) const;
-  Nanos oldest_enqueued() const;   // kNever when empty
+  Nanos oldest_enqueued() const;  // kNever when empty
   Nanos earliest_expiry() const { return by_expiry_.empty() ? kNever : by_expiry_.front()->expires; }
 
   // Removes what expired (expires <= now) or was cancelled; oldest first, linked by next_in_intake.

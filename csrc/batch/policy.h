@@ -12,19 +12,23 @@ namespace fastserve {
 
 // The model's hard limits (config.pbtxt: max_batch_size, dynamic_batching).
 struct BatchLimits {
-  std::int64_t max_rows = 1;           // per batch; 1 when the model does not batch
-  Nanos max_queue_delay_ns = 0;        // 0: never wait for company
-  std::int64_t max_queue_requests = 0; // waiting requests beyond which submit refuses; > 0
-  std::uint32_t default_priority = 0;  // of a request that names none: 1 = highest; 0 = the middle level
+  std::int64_t max_rows = 1;            // per batch; 1 when the model does not batch
+  Nanos max_queue_delay_ns = 0;         // 0: never wait for company
+  std::int64_t max_queue_requests = 0;  // waiting requests beyond which submit refuses; > 0
+  std::uint32_t default_priority = 0;   // of a request that names none: 1 = highest; 0 = the middle level
   std::vector<std::int64_t> preferred_rows;  // ascending; reaching one ends the wait
+  std::vector<std::int64_t> prepared_rows;   // ascending; sizes that the device is warm for. Empty: all alike
+  bool pads = false;                         // a batch runs as the next prepared size, whatever its rows
 };
 
 // The front of the pending set in the order in which it would be served, long enough to fill one batch.
 struct QueueView {
-  std::span<const std::int64_t> rows;   // rows of each waiting request
-  Nanos oldest_enqueued = 0;            // arrival of the longest-waiting request; meaningless when rows is empty
+  std::span<const std::int64_t> rows;  // rows of each waiting request
+  Nanos oldest_enqueued = 0;  // arrival of the longest-waiting request; meaningless when rows is empty
   Nanos earliest_deadline = kNever;
   bool cut = false;  // the request behind the view cannot join these (another shape): waiting gains nothing
+  // Now and then true: take one prepared size more than would be chosen, so that its cost does not go stale.
+  bool explore = false;
 };
 
 // Learned cost of a batch by rows; a table now, richer later (issue: scheduling).
@@ -42,6 +46,9 @@ struct Decision {
   Nanos wait_until = kNever;  // requests == 0: look again then, or when something arrives
 };
 
+// Everything that waits and fits, unless that costs more per row than less would: of the sizes that could run, the smallest
+// whose rows per second are within 3 % of the best (a partial batch must not pay for a full one, and a large batch that gains
+// nothing only makes its first request wait). A request is never split.
 Decision decide(const BatchLimits& limits, const QueueView& queue, const CostModel& cost, Nanos now);
 
 }  // namespace fastserve

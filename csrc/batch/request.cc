@@ -6,7 +6,8 @@
 namespace fastserve {
 
 BatchRef::BatchRef(Batch* batch) : batch_(batch) {
-  batch->references_.fetch_add(1, std::memory_order_relaxed);  // the caller already has the right to use the batch
+  batch->references_.fetch_add(
+      1, std::memory_order_relaxed);  // the caller already has the right to use the batch
 }
 
 void BatchRef::release() {

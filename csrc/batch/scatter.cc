@@ -9,7 +9,9 @@ Status broken(const TensorSpec& spec, const std::string& what) {
   return internal_error("outputs[\"" + spec.name + "\"]" + what);
 }
 
-std::int64_t elements_per_row(const Shape& shape) { return Shape(shape.dims().subspan(1)).elements().value_or(0); }
+std::int64_t elements_per_row(const Shape& shape) {
+  return Shape(shape.dims().subspan(1)).elements().value_or(0);
+}
 
 }  // namespace
 
@@ -45,13 +47,16 @@ Status Batch::check_output(std::size_t i) {
                             std::string(dtype_name(spec.dtype)));
   }
   // A backend may leave its padding rows out of the output.
-  if (signature_.batches() && (output.shape.empty() || (output.shape[0] != run_rows_ && output.shape[0] != rows_))) {
-    return broken(spec, ".shape: got " + output.shape.str() + ", want " + std::to_string(run_rows_) + " rows");
+  if (signature_.batches() &&
+      (output.shape.empty() || (output.shape[0] != run_rows_ && output.shape[0] != rows_))) {
+    return broken(spec,
+                  ".shape: got " + output.shape.str() + ", want " + std::to_string(run_rows_) + " rows");
   }
   if (spec.dtype == DType::kBytes) return walk_bytes_output(i);
   const auto want = output.shape.byte_count(output.dtype);
   if (!want || *want > output.bytes) {
-    return broken(spec, ".data: got " + std::to_string(output.bytes) + " bytes for shape " + output.shape.str());
+    return broken(spec,
+                  ".data: got " + std::to_string(output.bytes) + " bytes for shape " + output.shape.str());
   }
   return Status::ok();
 }
@@ -64,7 +69,8 @@ Status Batch::walk_bytes_output(std::size_t i) {
     const std::int64_t count = signature_.batches() ? slots_[s].rows * elements_per_row(output.shape)
                                                     : output.shape.elements().value_or(-1);
     const auto extent = count < 0 ? std::nullopt : bytes_extent(data.subspan(at), count);
-    if (!extent) return broken(signature_.outputs[i], ".data: elements cut off for shape " + output.shape.str());
+    if (!extent)
+      return broken(signature_.outputs[i], ".data: elements cut off for shape " + output.shape.str());
     at += *extent;
     bytes_ends_[i * slots_.size() + s] = at;
   }

@@ -40,8 +40,10 @@ class ServedVersion {
   void abandon_request() { subtract(kHandle + kUnanswered); }
   // Final responses of `requests` requests were delivered.
   void answered(std::int64_t requests) { subtract(requests * kUnanswered); }
-  // The same, and gives the caller's own handle back.
-  void answered_and_release(std::int64_t requests) { subtract(requests * kUnanswered + kHandle); }
+  // The same, and gives the caller's own handles back.
+  void answered_and_release(std::int64_t requests, std::int64_t handles) {
+    subtract(requests * kUnanswered + handles * kHandle);
+  }
 
   void begin_drain() { word_.fetch_or(kDraining, std::memory_order_seq_cst); }
   bool draining() const { return (word_.load(std::memory_order_seq_cst) & kDraining) != 0; }
@@ -62,10 +64,13 @@ class ServedVersion {
   static constexpr std::int64_t kUnanswered = std::int64_t{1} << 31;  // bits 31..61
   static constexpr std::int64_t kDraining = std::int64_t{1} << 62;
 
+  // A compare-and-swap and not an addition that is taken back: after begin_drain the counts only fall.
   bool try_add(std::int64_t what) {
-    if ((word_.fetch_add(what, std::memory_order_seq_cst) & kDraining) == 0) return true;
-    subtract(what);
-    return false;
+    std::int64_t word = word_.load(std::memory_order_seq_cst);
+    do {
+      if ((word & kDraining) != 0) return false;
+    } while (!word_.compare_exchange_weak(word, word + what, std::memory_order_seq_cst));
+    return true;
   }
   // Touches nothing of the version after the subtraction: the drainer may have destroyed it by then.
   void subtract(std::int64_t what) {

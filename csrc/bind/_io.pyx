@@ -83,6 +83,7 @@ cdef extern from "frontend/connection.h" namespace "fastserve" nogil:
         cbool stalled()
         cbool finished()
         cbool wants_input()
+        cbool lingers()
         byte_span front()
         void consumed(size_t)
         void set_driver_writes(cbool)
@@ -146,6 +147,9 @@ cdef extern from *:
 cdef enum:
     RECEIVE_BYTES = 262144  # one buffer for all connections: a read is handed over before the next one starts
     TRANSPORT_BYTES = 262144  # given to a transport at a time when the socket is full
+
+
+LINGER_S = 2.0  # for a client that still sends to read its refusal
 
 
 cdef inline bytes _bytes_of(byte_span span):
@@ -276,6 +280,7 @@ cdef class _Protocol:
     cdef object _transport
     cdef bint _reading
     cdef bint _grpc
+    cdef bint _lingering
     cdef str _peer
 
     def __cinit__(self, IoLoop io, bint grpc):
@@ -335,6 +340,14 @@ cdef class _Protocol:
             self._io._loop.close(connection)
             self._io._after_pass()
 
+    cdef void _finish(self):
+        if not self._connection.lingers():
+            self._transport.close()
+        elif not self._lingering:
+            self._lingering = True
+            self._transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
+
     cdef void _detach(self):
         self._connection = NULL
         if self._transport is not None:
@@ -347,7 +360,7 @@ cdef class _Protocol:
         if connection == NULL:
             return
         if connection.finished():
-            self._transport.close()
+            self._finish()
             return
         if connection.wants_input() != self._reading:
             self._reading = not self._reading

@@ -1,13 +1,14 @@
 #include "codec/http1_parser.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace fastserve {
 namespace {
 
 constexpr std::size_t kFirstBytes = 32;
-constexpr std::size_t kHeaderOverhead = 4;                  // ": " and CRLF
-constexpr std::size_t kLineOverhead = 1 + 1 + 8;            // two blanks and "HTTP/1.1"
+constexpr std::size_t kHeaderOverhead = 4;        // ": " and CRLF
+constexpr std::size_t kLineOverhead = 1 + 1 + 8;  // two blanks and "HTTP/1.1"
 constexpr std::size_t kKeepTextBytes = 64 * 1024;
 
 std::string_view trim(std::string_view text) {
@@ -21,7 +22,8 @@ bool looks_like_method(std::string_view bytes) {
   const std::size_t start = bytes.find_first_not_of("\r\n");
   if (start == std::string_view::npos) return false;
   const std::string_view word = bytes.substr(start, bytes.find(' ', start) - start);
-  return !word.empty() && std::ranges::all_of(word, [](char c) { return (c >= 'A' && c <= 'Z') || c == '-' || c == '_'; });
+  return !word.empty() &&
+         std::ranges::all_of(word, [](char c) { return (c >= 'A' && c <= 'Z') || c == '-' || c == '_'; });
 }
 
 }  // namespace
@@ -47,13 +49,19 @@ const llhttp_settings_t& Http1Parser::settings() {
     llhttp_settings_t s;
     llhttp_settings_init(&s);
     s.on_url = [](llhttp_t* p, const char* at, std::size_t n) { return self(p).on_target({at, n}); };
-    s.on_header_field = [](llhttp_t* p, const char* at, std::size_t n) { return self(p).on_header_name({at, n}); };
-    s.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) { return self(p).on_header_value({at, n}); };
+    s.on_header_field = [](llhttp_t* p, const char* at, std::size_t n) {
+      return self(p).on_header_name({at, n});
+    };
+    s.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) {
+      return self(p).on_header_value({at, n});
+    };
     s.on_header_value_complete = [](llhttp_t* p) { return self(p).on_header_complete(); };
     s.on_headers_complete = [](llhttp_t* p) { return self(p).on_headers_complete(); };
     s.on_body = [](llhttp_t* p, const char* at, std::size_t n) { return self(p).on_body({at, n}); };
     s.on_chunk_header = [](llhttp_t* p) { return self(p).on_chunk_header(); };
-    const auto extension = [](llhttp_t* p, const char*, std::size_t n) { return self(p).on_chunk_extension(n); };
+    const auto extension = [](llhttp_t* p, const char*, std::size_t n) {
+      return self(p).on_chunk_extension(n);
+    };
     s.on_chunk_extension_name = extension;
     s.on_chunk_extension_value = extension;
     s.on_message_complete = [](llhttp_t*) -> int { return HPE_PAUSED; };
@@ -62,7 +70,8 @@ const llhttp_settings_t& Http1Parser::settings() {
   return table;
 }
 
-Http1Parser::Http1Parser(Http1ParserEvents& events, const Http1Limits& limits) : events_(events), limits_(limits) {
+Http1Parser::Http1Parser(Http1ParserEvents& events, const Http1Limits& limits)
+    : events_(events), limits_(limits) {
   llhttp_init(&parser_, HTTP_REQUEST, &settings());
   parser_.data = this;
 }
@@ -118,9 +127,14 @@ void Http1Parser::explain(llhttp_errno_t error) {
       if (error_status_ == 501) error_reason_ = "method not implemented";
       break;
     case HPE_INVALID_VERSION:
-    case HPE_PAUSED_H2_UPGRADE: error_status_ = 505; break;
-    case HPE_INVALID_TRANSFER_ENCODING: error_status_ = 501; break;
-    default: error_status_ = 400;
+    case HPE_PAUSED_H2_UPGRADE:
+      error_status_ = 505;
+      break;
+    case HPE_INVALID_TRANSFER_ENCODING:
+      error_status_ = 501;
+      break;
+    default:
+      error_status_ = 400;
   }
   if (error_status_ == 505) {
     error_reason_ = "HTTP version not supported, want 1.1";
@@ -165,10 +179,12 @@ int Http1Parser::on_header_name(std::string_view piece) {
 
 // Between a header's name and its value, and between two pieces of a value, there is no line break.
 void Http1Parser::note_gap(const char* end) {
-  gap_has_newline_ = gap_has_newline_ || std::find_if(gap_from_, end, [](char c) { return c == '\n' || c == '\r'; }) != end;
+  gap_has_newline_ =
+      gap_has_newline_ || std::find_if(gap_from_, end, [](char c) { return c == '\n' || c == '\r'; }) != end;
 }
 
 int Http1Parser::on_header_value(std::string_view piece) {
+  if (!value_open_) return refuse(400, "malformed HTTP request: header without a name");
   if (piece.empty()) return 0;  // an empty value is reported behind its line break
   note_gap(piece.data());
   if (gap_has_newline_) return refuse(400, "malformed HTTP request: folded header line");
@@ -181,13 +197,15 @@ int Http1Parser::on_header_value(std::string_view piece) {
 }
 
 int Http1Parser::on_header_complete() {
-  value_open_ = false;
+  const bool named = std::exchange(value_open_, false) && (trailing() || fields_.back().name_bytes != 0);
+  if (!named) return refuse(400, "malformed HTTP request: header without a name");
   return 0;
 }
 
 bool Http1Parser::split_target(Http1Head& head) const {
   std::string_view target = text_.view().substr(0, target_bytes_);
-  if (const std::size_t scheme = target.find("://"); !target.starts_with('/') && scheme != std::string_view::npos) {
+  if (const std::size_t scheme = target.find("://");
+      !target.starts_with('/') && scheme != std::string_view::npos) {
     const std::size_t slash = target.find_first_of("/?#", scheme + 3);
     target = slash == std::string_view::npos || target[slash] != '/' ? "/" : target.substr(slash);
   }
@@ -201,7 +219,8 @@ bool Http1Parser::split_target(Http1Head& head) const {
 }
 
 int Http1Parser::on_headers_complete() {
-  parser_.upgrade = 0;  // no protocol to change to: Upgrade is ignored (RFC 9110 section 7.8), CONNECT refused below
+  parser_.upgrade =
+      0;  // no protocol to change to: Upgrade is ignored (RFC 9110 section 7.8), CONNECT refused below
   headers_.clear();
   for (const Field& f : fields_) {
     headers_.push_back({text_.view().substr(f.name_at, f.name_bytes),
@@ -256,7 +275,8 @@ int Http1Parser::check_framing(const Http1Head& head) {
 
 int Http1Parser::on_chunk_header() {
   if (parser_.content_length == 0) return 0;  // the last one
-  if (++chunks_ > limits_.chunks) return refuse(413, "more than " + std::to_string(limits_.chunks) + " chunks");
+  if (++chunks_ > limits_.chunks)
+    return refuse(413, "more than " + std::to_string(limits_.chunks) + " chunks");
   if (parser_.content_length > limits_.body_bytes - body_bytes_) {
     return refuse(413, "request body larger than " + std::to_string(limits_.body_bytes) + " bytes");
   }
@@ -266,7 +286,8 @@ int Http1Parser::on_chunk_header() {
 int Http1Parser::on_chunk_extension(std::size_t bytes) {
   chunk_extension_bytes_ += bytes;
   if (chunk_extension_bytes_ <= limits_.chunk_extension_bytes) return 0;
-  return refuse(400, "chunk extensions longer than " + std::to_string(limits_.chunk_extension_bytes) + " bytes");
+  return refuse(400,
+                "chunk extensions longer than " + std::to_string(limits_.chunk_extension_bytes) + " bytes");
 }
 
 int Http1Parser::on_body(std::string_view piece) {

@@ -74,7 +74,7 @@ class Http1Parser {
   Http1ParserEvents& events_;
   const Http1Limits& limits_;
   llhttp_t parser_{};
-  bool paused_ = false;   // behind a message
+  bool paused_ = false;  // behind a message
   bool started_ = false;
   bool stopped_ = false;  // by on_head
   int error_status_ = 0;

@@ -47,7 +47,9 @@ class Http1Response {
   void put_head(int status, std::span<const Http1Header> headers);
   void put_length(std::uint64_t bytes);
   void put_connection();
-  bool without_body(int status) const { return exchange_.head_method || status < 200 || status == 204 || status == 304; }
+  bool without_body(int status) const {
+    return exchange_.head_method || status < 200 || status == 204 || status == 304;
+  }
 
   Http1Exchange exchange_;
   bool begun_ = false;

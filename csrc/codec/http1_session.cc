@@ -55,15 +55,15 @@ struct Http1Session::State final : Http1ParserEvents {
   ByteBuffer held;
   std::size_t held_at = 0;
 
-  bool open = false;        // on_request was called, the response is not complete
-  bool receiving = false;   // the head was read, the end of the message was not
-  bool expects_100 = false; // the client waits for 100 Continue
-  bool closing = false;     // nothing more is parsed; close when the output is out
-  bool draining = false;    // the next response says Connection: close
-  bool end_seen = false;    // the client sent FIN
+  bool open = false;         // on_request was called, the response is not complete
+  bool receiving = false;    // the head was read, the end of the message was not
+  bool expects_100 = false;  // the client waits for 100 Continue
+  bool closing = false;      // nothing more is parsed; close when the output is out
+  bool draining = false;     // the next response says Connection: close
+  bool end_seen = false;     // the client sent FIN
   ByteBuffer* body = nullptr;
 
-  Nanos now = kNever;         // of the last feed, resume; kNever: none yet
+  Nanos now = kNever;           // of the last feed, resume; kNever: none yet
   Nanos head_started = kNever;  // first byte of the head that is being read
 };
 
@@ -85,7 +85,8 @@ bool Http1Session::State::on_head(const Http1Head& head) {
   if (open) {
     body = destination;
     if (body != nullptr && head.content_length) {
-      body->reserve(body->size() + std::min<std::size_t>(static_cast<std::size_t>(*head.content_length), kReserveBytes));
+      body->reserve(body->size() +
+                    std::min<std::size_t>(static_cast<std::size_t>(*head.content_length), kReserveBytes));
     }
     if (expects_100 && !response.begun()) response.continue_100();
   }
@@ -116,7 +117,8 @@ void Http1Session::State::on_message_end() {
 void Http1Session::State::answered() {
   open = false;
   body = nullptr;
-  if (expects_100) response.forbid_keep_alive();  // whether the body comes is the client's guess, and would be ours
+  if (expects_100)
+    response.forbid_keep_alive();  // whether the body comes is the client's guess, and would be ours
   if (!response.keep_alive()) {
     close();
   } else if (!receiving) {
@@ -143,9 +145,14 @@ Status Http1Session::State::run(std::span<const std::byte>& input) {
   while (!closing && !waiting() && !input.empty()) {
     if (!parser.in_message()) head_started = now;
     switch (parser.parse(input)) {
-      case Http1Parser::Step::kMore: break;
-      case Http1Parser::Step::kMessageEnd: on_message_end(); break;
-      case Http1Parser::Step::kStopped: input = {}; break;
+      case Http1Parser::Step::kMore:
+        break;
+      case Http1Parser::Step::kMessageEnd:
+        on_message_end();
+        break;
+      case Http1Parser::Step::kStopped:
+        input = {};
+        break;
       case Http1Parser::Step::kError:
         input = {};
         refuse(parser.error_status(), parser.error_reason());
@@ -159,7 +166,7 @@ Status Http1Session::State::run(std::span<const std::byte>& input) {
 Status Http1Session::State::run_held() {
   std::span<const std::byte> input = held.span().subspan(held_at);
   const std::size_t before = input.size();
-  const Status status = run(input);
+  Status status = run(input);
   if (closing || input.empty()) {
     drop_held();
     held.shrink(kKeepHeldBytes);
@@ -200,7 +207,7 @@ Status Http1Session::feed(std::span<const std::byte> input, Nanos now) {
     s.hold(input);
     return s.run_held();
   }
-  const Status status = s.run(input);
+  Status status = s.run(input);
   if (!input.empty()) s.hold(input);
   return status;
 }
@@ -283,7 +290,8 @@ void Http1Session::expire(Nanos now) {
   State& s = *state_;
   if (now < deadline()) return;
   if (s.receiving || s.parser.in_message()) {
-    s.refuse(408, s.receiving ? "timed out waiting for the request body" : "timed out waiting for the request head");
+    s.refuse(408, s.receiving ? "timed out waiting for the request body"
+                              : "timed out waiting for the request head");
   } else {
     s.close();
   }

@@ -81,9 +81,10 @@ class Http1Session {
   // The application failed in the middle of a streamed response: closes without the last chunk, so that the client sees it.
   void respond_abort();
 
-  bool request_open() const;        // on_request was called and the response is not complete
-  bool response_begun() const;      // of the open request
-  void close_after_response();      // drain: the next response (or nothing, when idle) is the last; says Connection: close
+  bool request_open() const;    // on_request was called and the response is not complete
+  bool response_begun() const;  // of the open request
+  void
+  close_after_response();  // drain: the next response (or nothing, when idle) is the last; says Connection: close
 
   // Moves what is to be sent behind what the queue holds.
   void write(WriteQueue& queue);

@@ -13,7 +13,8 @@ std::optional<T> nearest(const JsonNumber& number) {
   T value{};
   fast_float::adjusted_mantissa parts;
   parts.power2 = -1;
-  if (number.exact) parts = fast_float::compute_float<fast_float::binary_format<T>>(number.exponent, number.mantissa);
+  if (number.exact)
+    parts = fast_float::compute_float<fast_float::binary_format<T>>(number.exponent, number.mantissa);
   if (parts.power2 >= 0) {
     fast_float::to_float(number.negative, parts, value);
   } else {

@@ -34,7 +34,8 @@ struct JsonNumber {
     if (short_double(value)) {
       const double size = std::fabs(value);
       const std::uint64_t below = std::bit_cast<std::uint64_t>(value) & 0x1FFF'FFFF;
-      if (below != 0x1000'0000 && ((size >= FLT_MIN && size <= FLT_MAX) || size == 0)) return static_cast<float>(value);
+      if (below != 0x1000'0000 && ((size >= FLT_MIN && size <= FLT_MAX) || size == 0))
+        return static_cast<float>(value);
     }
     return long_float();
   }
@@ -43,8 +44,9 @@ struct JsonNumber {
   std::optional<std::uint64_t> as_uint64() const;
 
   // 10^0 .. 10^22 are exact doubles.
-  static constexpr double kPowersOfTen[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                            1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+  static constexpr double kPowersOfTen[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                            1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                            1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
  private:
   // Clinger's case: an exact mantissa and an exact power of ten make one correctly rounded operation.
@@ -70,7 +72,9 @@ inline bool is_digit(char c) { return static_cast<unsigned char>(c - '0') < 10; 
 inline bool eight(const char* p, std::uint64_t& value) {
   std::uint64_t v = 0;
   std::memcpy(&v, p, 8);
-  if (((v & 0xF0F0F0F0F0F0F0F0) | (((v + 0x0606060606060606) & 0xF0F0F0F0F0F0F0F0) >> 4)) != 0x3333333333333333) return false;
+  if (((v & 0xF0F0F0F0F0F0F0F0) | (((v + 0x0606060606060606) & 0xF0F0F0F0F0F0F0F0) >> 4)) !=
+      0x3333333333333333)
+    return false;
   v = (v & 0x0F0F0F0F0F0F0F0F) * 2561 >> 8;
   v = (v & 0x00FF00FF00FF00FF) * 6553601 >> 16;
   value = (v & 0x0000FFFF0000FFFF) * 42949672960001 >> 32;
@@ -79,13 +83,15 @@ inline bool eight(const char* p, std::uint64_t& value) {
 
 // Digits from p on into the mantissa, which may wrap; returns behind the last.
 inline const char* read(const char* p, const char* end, std::uint64_t& mantissa) {
-  for (std::uint64_t block = 0; end - p >= 8 && eight(p, block); p += 8) mantissa = mantissa * 100'000'000 + block;
+  for (std::uint64_t block = 0; end - p >= 8 && eight(p, block); p += 8)
+    mantissa = mantissa * 100'000'000 + block;
   for (; p != end && is_digit(*p); ++p) mantissa = mantissa * 10 + static_cast<unsigned>(*p - '0');
   return p;
 }
 
 // Reads a number at p. On success returns behind it; else nullptr, with `bad` at the fault and `what` wrong.
-inline const char* scan(const char* p, const char* end, JsonNumber& out, const char*& bad, const char*& what) {
+inline const char* scan(const char* p, const char* end, JsonNumber& out, const char*& bad,
+                        const char*& what) {
   const char* const start = p;
   const auto fault = [&](const char* at, const char* words) {
     bad = at;
@@ -126,7 +132,8 @@ inline const char* scan(const char* p, const char* end, JsonNumber& out, const c
   if (!exact) {  // leading zeros (0.000...) do not count
     const char* first = digits;
     while (first != digits_end && (*first == '0' || *first == '.')) ++first;
-    const bool point_behind = std::memchr(first, '.', static_cast<std::size_t>(digits_end - first)) != nullptr;
+    const bool point_behind =
+        std::memchr(first, '.', static_cast<std::size_t>(digits_end - first)) != nullptr;
     exact = digits_end - first - (point_behind ? 1 : 0) <= kMantissaDigits;
   }
   out.text = {start, static_cast<std::size_t>(p - start)};

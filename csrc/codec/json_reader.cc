@@ -68,12 +68,18 @@ std::uint32_t code_unit(const char* hex) {
 
 char unescaped(char c) {
   switch (c) {
-    case 'b': return '\b';
-    case 'f': return '\f';
-    case 'n': return '\n';
-    case 'r': return '\r';
-    case 't': return '\t';
-    default: return c;
+    case 'b':
+      return '\b';
+    case 'f':
+      return '\f';
+    case 'n':
+      return '\n';
+    case 'r':
+      return '\r';
+    case 't':
+      return '\t';
+    default:
+      return c;
   }
 }
 
@@ -114,14 +120,22 @@ JsonReader::Kind JsonReader::peek() {
   skip_blanks();
   if (at_ == end_) return Kind::kInvalid;
   switch (*at_) {
-    case '{': return Kind::kObject;
-    case '[': return Kind::kArray;
-    case '"': return Kind::kString;
-    case 't': return Kind::kTrue;
-    case 'f': return Kind::kFalse;
-    case 'n': return Kind::kNull;
-    case '-': return Kind::kNumber;
-    default: return json_digits::is_digit(*at_) ? Kind::kNumber : Kind::kInvalid;
+    case '{':
+      return Kind::kObject;
+    case '[':
+      return Kind::kArray;
+    case '"':
+      return Kind::kString;
+    case 't':
+      return Kind::kTrue;
+    case 'f':
+      return Kind::kFalse;
+    case 'n':
+      return Kind::kNull;
+    case '-':
+      return Kind::kNumber;
+    default:
+      return json_digits::is_digit(*at_) ? Kind::kNumber : Kind::kInvalid;
   }
 }
 
@@ -195,7 +209,8 @@ bool JsonReader::scan_string(JsonString& out) {
 bool JsonReader::scan_escape() {
   if (at_ == end_) return fail("a string without an end");
   const char c = *at_++;
-  if (c != 'u') return std::strchr("\"\\/bfnrt", c) != nullptr && c != '\0' ? true : fail("an unknown escape");
+  if (c != 'u')
+    return std::strchr("\"\\/bfnrt", c) != nullptr && c != '\0' ? true : fail("an unknown escape");
   std::uint32_t unit = 0;
   if (!scan_code_unit(unit)) return false;
   if (is_low_surrogate(unit)) return fail("a low surrogate without a high one");
@@ -272,12 +287,24 @@ void JsonReader::skip_value() {
       if (!enter_array()) return;
       while (next_element()) skip_value();
       return;
-    case Kind::kString: scan_string(string); return;
-    case Kind::kNumber: read_number(number); return;
-    case Kind::kTrue: read_word("true"); return;
-    case Kind::kFalse: read_word("false"); return;
-    case Kind::kNull: read_word("null"); return;
-    case Kind::kInvalid: fail(at_ == end_ ? "the text ends too early" : "expected a value"); return;
+    case Kind::kString:
+      scan_string(string);
+      return;
+    case Kind::kNumber:
+      read_number(number);
+      return;
+    case Kind::kTrue:
+      read_word("true");
+      return;
+    case Kind::kFalse:
+      read_word("false");
+      return;
+    case Kind::kNull:
+      read_word("null");
+      return;
+    case Kind::kInvalid:
+      fail(at_ == end_ ? "the text ends too early" : "expected a value");
+      return;
   }
 }
 

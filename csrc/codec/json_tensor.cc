@@ -8,20 +8,29 @@
 namespace fastserve {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "tensors are little-endian; a big-endian host must swap");
+static_assert(std::endian::native == std::endian::little,
+              "tensors are little-endian; a big-endian host must swap");
 
 constexpr std::size_t kEchoBytes = 128;
 
 std::string_view describe(JsonReader::Kind kind) {
   switch (kind) {
-    case JsonReader::Kind::kObject: return "an object";
-    case JsonReader::Kind::kArray: return "an array";
-    case JsonReader::Kind::kString: return "a string";
-    case JsonReader::Kind::kNumber: return "a number";
-    case JsonReader::Kind::kTrue: return "true";
-    case JsonReader::Kind::kFalse: return "false";
-    case JsonReader::Kind::kNull: return "null";
-    case JsonReader::Kind::kInvalid: break;
+    case JsonReader::Kind::kObject:
+      return "an object";
+    case JsonReader::Kind::kArray:
+      return "an array";
+    case JsonReader::Kind::kString:
+      return "a string";
+    case JsonReader::Kind::kNumber:
+      return "a number";
+    case JsonReader::Kind::kTrue:
+      return "true";
+    case JsonReader::Kind::kFalse:
+      return "false";
+    case JsonReader::Kind::kNull:
+      return "null";
+    case JsonReader::Kind::kInvalid:
+      break;
   }
   return "no value";
 }
@@ -38,6 +47,17 @@ bool wrong_kind(JsonReader& reader, std::string_view want, std::string& fault) {
 // `fault`, worded "got 300, want 0..255".
 template <class T>
 struct NumberElement {
+  // The next elements, up to `most`, as far as they are plain; returns how many.
+  static std::int64_t read_run(JsonReader& reader, std::byte*& to, std::int64_t most) {
+    std::byte* at = to;
+    const std::int64_t count = reader.read_numbers(most, [&at](const JsonNumber& number) {
+      if (!convert(number, at)) return false;
+      at += sizeof(T);
+      return true;
+    });
+    to = at;
+    return count;
+  }
   static bool read(JsonReader& reader, std::byte*& to, std::string& fault) {
     if (!reader.at_number()) return wrong_kind(reader, "a number", fault);
     JsonNumber number;
@@ -66,7 +86,8 @@ struct NumberElement {
   static bool store(std::optional<Wide> wide, std::byte* to) {
     if (!wide) return false;
     if constexpr (std::is_integral_v<T>) {
-      if (*wide < Wide{std::numeric_limits<T>::min()} || *wide > Wide{std::numeric_limits<T>::max()}) return false;
+      if (*wide < Wide{std::numeric_limits<T>::min()} || *wide > Wide{std::numeric_limits<T>::max()})
+        return false;
     }
     const T value = static_cast<T>(*wide);
     std::memcpy(to, &value, sizeof(T));
@@ -74,11 +95,13 @@ struct NumberElement {
   }
   static std::string wanted() {
     if constexpr (std::is_floating_point_v<T>) return "a finite number";
-    return std::to_string(std::numeric_limits<T>::min()) + ".." + std::to_string(std::numeric_limits<T>::max());
+    return std::to_string(std::numeric_limits<T>::min()) + ".." +
+           std::to_string(std::numeric_limits<T>::max());
   }
 };
 
 struct BoolElement {
+  static std::int64_t read_run(JsonReader&, std::byte*&, std::int64_t) { return 0; }
   static bool read(JsonReader& reader, std::byte*& to, std::string& fault) {
     bool value = false;
     JsonNumber number;
@@ -97,7 +120,8 @@ struct BoolElement {
         value = *bit == 1;
         break;
       }
-      default: return wrong_kind(reader, "true, false, 0 or 1", fault);
+      default:
+        return wrong_kind(reader, "true, false, 0 or 1", fault);
     }
     *to++ = static_cast<std::byte>(value);
     return true;
@@ -105,11 +129,13 @@ struct BoolElement {
 };
 
 struct BytesElement {
+  static std::int64_t read_run(JsonReader&, std::byte*&, std::int64_t) { return 0; }
   static bool read(JsonReader& reader, std::byte*& to, std::string& fault) {
     JsonString string;
     if (reader.peek() != JsonReader::Kind::kString) return wrong_kind(reader, "a string", fault);
     if (!reader.read_string(string)) return false;
-    const auto size = static_cast<std::uint32_t>(JsonReader::decode_to(string, reinterpret_cast<char*>(to + 4)));
+    const auto size =
+        static_cast<std::uint32_t>(JsonReader::decode_to(string, reinterpret_cast<char*>(to + 4)));
     std::memcpy(to, &size, 4);
     to += 4 + size;
     return true;
@@ -136,7 +162,7 @@ class ArrayWalk {
 
  private:
   Status flat() {
-    std::int64_t count = 0;
+    std::int64_t count = Element::read_run(reader_, to_, elements_);
     while (reader_.next_element()) {
       if (count++ >= elements_) {
         reader_.skip_value();
@@ -150,14 +176,17 @@ class ArrayWalk {
   // Recursion is bounded by the rank, and by the reader's depth before that.
   Status nested(std::size_t level) {
     if (reader_.peek() != JsonReader::Kind::kArray) {
-      return fault_at(path(level), "got " + got() + ", want an array of " + std::to_string(input_.shape[level]));
+      return fault_at(path(level),
+                      "got " + got() + ", want an array of " + std::to_string(input_.shape[level]));
     }
     reader_.enter_array();
     std::int64_t& at = index_[level];
-    for (at = 0; reader_.next_element(); ++at) {
+    const bool innermost = level + 1 == input_.shape.rank();
+    at = innermost ? Element::read_run(reader_, to_, input_.shape[level]) : 0;
+    for (; reader_.next_element(); ++at) {
       if (at >= input_.shape[level]) {
         reader_.skip_value();
-      } else if (level + 1 < input_.shape.rank()) {
+      } else if (!innermost) {
         FS_RETURN_IF_ERROR(nested(level + 1));
       } else if (!Element::read(reader_, to_, fault_)) {
         return fault_at(path(level + 1), fault_);
@@ -183,7 +212,8 @@ class ArrayWalk {
   Status count_mismatch(const std::string& where, std::int64_t count, std::int64_t want) {
     return invalid_argument("Unable to parse 'data': Shape does not match true shape of 'data' field. " +
                             input_field(input_.name) + ".data" + where + ": got " + std::to_string(count) +
-                            " elements, want " + std::to_string(want) + " (shape " + input_.shape.str() + ")");
+                            " elements, want " + std::to_string(want) + " (shape " + input_.shape.str() +
+                            ")");
   }
 
   JsonReader& reader_;
@@ -195,7 +225,8 @@ class ArrayWalk {
 };
 
 template <class Element>
-Status read_elements(JsonReader& reader, Scratch& scratch, std::int64_t elements, std::size_t room, TensorView& input) {
+Status read_elements(JsonReader& reader, Scratch& scratch, std::int64_t elements, std::size_t room,
+                     TensorView& input) {
   const std::span<std::byte> memory = scratch.allocate(room);
   ArrayWalk<Element> walk(reader, input, elements, memory.data());
   FS_RETURN_IF_ERROR(walk.run());
@@ -225,25 +256,36 @@ Status read_json_tensor(JsonReader& reader, Scratch& scratch, TensorView& input)
   const auto count = static_cast<std::size_t>(*elements);
   if (count > text / 2) {
     return invalid_argument("Unable to parse 'data': Shape does not match true shape of 'data' field. " +
-                            input_field(input.name) + ".data: got fewer elements than shape " + input.shape.str() +
-                            " has");
+                            input_field(input.name) + ".data: got fewer elements than shape " +
+                            input.shape.str() + " has");
   }
   const std::size_t fixed = count * dtype_size(input.dtype);
   const auto read = [&]<class Element>(Element) {
     return read_elements<Element>(reader, scratch, *elements, fixed, input);
   };
   switch (input.dtype) {
-    case DType::kBool: return read(BoolElement{});
-    case DType::kUint8: return read(NumberElement<std::uint8_t>{});
-    case DType::kUint16: return read(NumberElement<std::uint16_t>{});
-    case DType::kUint32: return read(NumberElement<std::uint32_t>{});
-    case DType::kUint64: return read(NumberElement<std::uint64_t>{});
-    case DType::kInt8: return read(NumberElement<std::int8_t>{});
-    case DType::kInt16: return read(NumberElement<std::int16_t>{});
-    case DType::kInt32: return read(NumberElement<std::int32_t>{});
-    case DType::kInt64: return read(NumberElement<std::int64_t>{});
-    case DType::kFp32: return read(NumberElement<float>{});
-    case DType::kFp64: return read(NumberElement<double>{});
+    case DType::kBool:
+      return read(BoolElement{});
+    case DType::kUint8:
+      return read(NumberElement<std::uint8_t>{});
+    case DType::kUint16:
+      return read(NumberElement<std::uint16_t>{});
+    case DType::kUint32:
+      return read(NumberElement<std::uint32_t>{});
+    case DType::kUint64:
+      return read(NumberElement<std::uint64_t>{});
+    case DType::kInt8:
+      return read(NumberElement<std::int8_t>{});
+    case DType::kInt16:
+      return read(NumberElement<std::int16_t>{});
+    case DType::kInt32:
+      return read(NumberElement<std::int32_t>{});
+    case DType::kInt64:
+      return read(NumberElement<std::int64_t>{});
+    case DType::kFp32:
+      return read(NumberElement<float>{});
+    case DType::kFp64:
+      return read(NumberElement<double>{});
     case DType::kBytes: {
       // A string of n characters takes n + 2 bytes of text and n + 4 here. Only what the array spans counts.
       const std::size_t start = reader.position();
@@ -254,9 +296,11 @@ Status read_json_tensor(JsonReader& reader, Scratch& scratch, TensorView& input)
       return read_elements<BytesElement>(reader, scratch, *elements, room, input);
     }
     case DType::kFp16:
-    case DType::kBf16: break;
+    case DType::kBf16:
+      break;
   }
-  return invalid_argument(input_field(input.name) + ".data: datatype " + std::string(dtype_name(input.dtype)) +
+  return invalid_argument(input_field(input.name) + ".data: datatype " +
+                          std::string(dtype_name(input.dtype)) +
                           " has no JSON form; send it as binary data (parameters.binary_data_size)");
 }
 

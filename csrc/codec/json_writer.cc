@@ -23,14 +23,29 @@ constexpr std::array<bool, 256> kEscaped = [] {
 void append_escape(ByteBuffer& out, unsigned char c) {
   constexpr char kHex[] = "0123456789abcdef";
   switch (c) {
-    case '"': out.append("\\\""); return;
-    case '\\': out.append("\\\\"); return;
-    case '\b': out.append("\\b"); return;
-    case '\f': out.append("\\f"); return;
-    case '\n': out.append("\\n"); return;
-    case '\r': out.append("\\r"); return;
-    case '\t': out.append("\\t"); return;
-    default: break;
+    case '"':
+      out.append("\\\"");
+      return;
+    case '\\':
+      out.append("\\\\");
+      return;
+    case '\b':
+      out.append("\\b");
+      return;
+    case '\f':
+      out.append("\\f");
+      return;
+    case '\n':
+      out.append("\\n");
+      return;
+    case '\r':
+      out.append("\\r");
+      return;
+    case '\t':
+      out.append("\\t");
+      return;
+    default:
+      break;
   }
   const char escape[] = {'\\', 'u', '0', '0', kHex[c >> 4], kHex[c & 15]};
   out.append(escape, sizeof(escape));
@@ -74,7 +89,8 @@ std::string error_body(std::string_view message) {
   // Escapes make the text longer by an amount that is known afterwards only: cut and try again, seldom twice.
   for (std::size_t keep = message.size();; keep = keep * 3 / 4) {
     keep = std::min(keep, kErrorBytes);
-    while (keep < message.size() && keep > 0 && (static_cast<unsigned char>(message[keep]) & 0xC0) == 0x80) --keep;
+    while (keep < message.size() && keep > 0 && (static_cast<unsigned char>(message[keep]) & 0xC0) == 0x80)
+      --keep;
     text.assign(message.substr(0, keep));
     if (!is_utf8(text)) {
       for (char& c : text) c = static_cast<unsigned char>(c) < 0x80 ? c : '?';
@@ -161,19 +177,40 @@ void JsonWriter::elements(DType dtype, std::span<const std::byte> data) {
     case DType::kBool:
       for (const std::byte b : data) boolean(b != std::byte{0});
       break;
-    case DType::kUint8: append_elements<std::uint8_t>(data); break;
-    case DType::kUint16: append_elements<std::uint16_t>(data); break;
-    case DType::kUint32: append_elements<std::uint32_t>(data); break;
-    case DType::kUint64: append_elements<std::uint64_t>(data); break;
-    case DType::kInt8: append_elements<std::int8_t>(data); break;
-    case DType::kInt16: append_elements<std::int16_t>(data); break;
-    case DType::kInt32: append_elements<std::int32_t>(data); break;
-    case DType::kInt64: append_elements<std::int64_t>(data); break;
-    case DType::kFp32: append_elements<float>(data); break;
-    case DType::kFp64: append_elements<double>(data); break;
+    case DType::kUint8:
+      append_elements<std::uint8_t>(data);
+      break;
+    case DType::kUint16:
+      append_elements<std::uint16_t>(data);
+      break;
+    case DType::kUint32:
+      append_elements<std::uint32_t>(data);
+      break;
+    case DType::kUint64:
+      append_elements<std::uint64_t>(data);
+      break;
+    case DType::kInt8:
+      append_elements<std::int8_t>(data);
+      break;
+    case DType::kInt16:
+      append_elements<std::int16_t>(data);
+      break;
+    case DType::kInt32:
+      append_elements<std::int32_t>(data);
+      break;
+    case DType::kInt64:
+      append_elements<std::int64_t>(data);
+      break;
+    case DType::kFp32:
+      append_elements<float>(data);
+      break;
+    case DType::kFp64:
+      append_elements<double>(data);
+      break;
     case DType::kFp16:
     case DType::kBf16:
-    case DType::kBytes: break;  // the caller's to refuse
+    case DType::kBytes:
+      break;  // the caller's to refuse
   }
   end_array();
 }

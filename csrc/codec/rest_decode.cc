@@ -37,7 +37,8 @@ Status parse_header_length(std::string_view text, std::size_t body_bytes, std::s
 
 class RestDecoder {
  public:
-  RestDecoder(std::span<const std::byte> json, std::span<const std::byte> binary, bool has_header, Request& out)
+  RestDecoder(std::span<const std::byte> json, std::span<const std::byte> binary, bool has_header,
+              Request& out)
       : reader_(as_text(json), kLimits), binary_(binary), has_header_(has_header), out_(out) {}
 
   Status run() {
@@ -48,21 +49,31 @@ class RestDecoder {
     if (!inputs_given_) return invalid_argument("inputs: missing, want an array of tensors");
     apply_binary_default();
     if (!binary_.empty()) {
-      return invalid_argument("unexpected additional input data for model '" + std::string(excerpt(out_.model_name)) +
-                              "': got " + std::to_string(binary_.size()) + " bytes behind the last binary input");
+      return invalid_argument("unexpected additional input data for model '" +
+                              std::string(excerpt(out_.model_name)) + "': got " +
+                              std::to_string(binary_.size()) + " bytes behind the last binary input");
     }
     return Status::ok();
   }
 
  private:
-  enum Key : unsigned { kId = 1, kParameters = 2, kInputs = 4, kOutputs = 8, kName = 16, kShape = 32, kDatatype = 64, kData = 128 };
+  enum Key : unsigned {
+    kId = 1,
+    kParameters = 2,
+    kInputs = 4,
+    kOutputs = 8,
+    kName = 16,
+    kShape = 32,
+    kDatatype = 64,
+    kData = 128
+  };
 
   // An input while its keys are read, in whatever order they come.
   struct Draft {
     TensorView view;
     RestInputParameters parameters;
     unsigned seen = 0;
-    std::size_t data_at = 0;     // where "data" starts, when it came before name, shape or datatype
+    std::size_t data_at = 0;  // where "data" starts, when it came before name, shape or datatype
     bool data_waits = false;
     std::size_t position = 0;
 
@@ -147,9 +158,11 @@ class RestDecoder {
     }
     if (key == "parameters") {
       if (!first_time(draft.seen, kParameters)) return twice(draft.field() + ".parameters");
-      return read_input_parameters(reader_, [&] { return draft.field(); }, draft.parameters);
+      return read_input_parameters(
+          reader_, [&] { return draft.field(); }, draft.parameters);
     }
-    if (key == "data") return first_time(draft.seen, kData) ? read_data(draft) : twice(draft.field() + ".data");
+    if (key == "data")
+      return first_time(draft.seen, kData) ? read_data(draft) : twice(draft.field() + ".data");
     reader_.skip_value();
     return reader_.status();
   }
@@ -161,8 +174,8 @@ class RestDecoder {
     while (reader_.next_element()) {
       const std::size_t i = draft.view.shape.rank();
       if (i == kMaxRank) {
-        return invalid_argument(field() + ": got more than " + std::to_string(kMaxRank) + " dimensions, want " +
-                                std::to_string(kMaxRank) + " or fewer");
+        return invalid_argument(field() + ": got more than " + std::to_string(kMaxRank) +
+                                " dimensions, want " + std::to_string(kMaxRank) + " or fewer");
       }
       const auto at = [&] { return field() + "[" + std::to_string(i) + "]"; };
       if (reader_.peek() != JsonReader::Kind::kNumber) return wrong(at(), "an integer");
@@ -170,7 +183,8 @@ class RestDecoder {
       if (!reader_.read_number(number)) break;
       const auto dim = number.as_int64();
       if (!dim || *dim < 0) {
-        return invalid_argument(at() + ": got " + std::string(number.text) + ", want an integer of 0 or more");
+        return invalid_argument(at() + ": got " + std::string(number.text) +
+                                ", want an integer of 0 or more");
       }
       draft.view.shape.push_back(*dim);
     }
@@ -207,11 +221,13 @@ class RestDecoder {
     const bool data = (draft.seen & kData) != 0;
     if (const auto size = draft.parameters.binary_data_size) {
       if (data) {
-        return invalid_argument(draft.field() + ": got both data and parameters.binary_data_size, want one of them");
+        return invalid_argument(draft.field() +
+                                ": got both data and parameters.binary_data_size, want one of them");
       }
       return take_binary(draft, *size);
     }
-    if (!data) return invalid_argument(draft.field() + ".data: missing, and there is no parameters.binary_data_size");
+    if (!data)
+      return invalid_argument(draft.field() + ".data: missing, and there is no parameters.binary_data_size");
     if (!draft.data_waits) return Status::ok();
     const std::size_t behind = reader_.position();
     reader_.rewind(draft.data_at);
@@ -223,8 +239,8 @@ class RestDecoder {
   Status take_binary(Draft& draft, std::int64_t size) {
     const auto words = [&] {
       return "unexpected size for input '" + std::string(excerpt(draft.view.name)) + "', expecting " +
-             std::to_string(size) + " additional bytes for model '" + std::string(excerpt(out_.model_name)) + "'. " +
-             draft.field() + ".parameters.binary_data_size: got " + std::to_string(size) + ", ";
+             std::to_string(size) + " additional bytes for model '" + std::string(excerpt(out_.model_name)) +
+             "'. " + draft.field() + ".parameters.binary_data_size: got " + std::to_string(size) + ", ";
     };
     if (!has_header_) {
       return invalid_argument(words() + "but the request has no header Inference-Header-Content-Length");
@@ -255,8 +271,10 @@ class RestDecoder {
     RestOutputParameters parameters;
     unsigned seen = 0;
     const auto field = [&] {
-      return "outputs[" + (output.name.empty() ? std::to_string(out_.requested_outputs.size())
-                                               : "\"" + std::string(excerpt(output.name)) + "\"") + "]";
+      return "outputs[" +
+             (output.name.empty() ? std::to_string(out_.requested_outputs.size())
+                                  : "\"" + std::string(excerpt(output.name)) + "\"") +
+             "]";
     };
     if (reader_.peek() != JsonReader::Kind::kObject) return wrong(field(), "an object");
     reader_.enter_object();
@@ -300,8 +318,8 @@ static_assert(kRestInputs <= 64, "RestDecoder::chosen_ has a bit for each output
 
 }  // namespace
 
-Status decode_rest_infer(std::span<const std::byte> body, std::optional<std::string_view> header_length, Request& out,
-                         RestForm& form) {
+Status decode_rest_infer(std::span<const std::byte> body, std::optional<std::string_view> header_length,
+                         Request& out, RestForm& form) {
   std::size_t json_bytes = body.size();
   form = RestForm::kJson;
   if (header_length) {

@@ -82,12 +82,16 @@ class RestEncoder {
   Status write_data(std::size_t i) {
     const OutputTensor& output = response_.outputs[i];
     switch (output.dtype) {
-      case DType::kBytes: return write_strings(i);
+      case DType::kBytes:
+        return write_strings(i);
       case DType::kFp16:
       case DType::kBf16:
-        return invalid_argument(field(i) + ".data: datatype " + std::string(dtype_name(output.dtype)) +
-                                " has no JSON form; ask for binary data (outputs[].parameters.binary_data: true)");
-      default: json_.elements(output.dtype, output.data); return Status::ok();
+        return invalid_argument(
+            field(i) + ".data: datatype " + std::string(dtype_name(output.dtype)) +
+            " has no JSON form; ask for binary data (outputs[].parameters.binary_data: true)");
+      default:
+        json_.elements(output.dtype, output.data);
+        return Status::ok();
     }
   }
 
@@ -133,8 +137,8 @@ class RestEncoder {
 
 }  // namespace
 
-Status encode_rest_infer(const Response& response, const ServedVersion& version, const Request& request, OutMessage& out,
-                         RestHead& head) {
+Status encode_rest_infer(const Response& response, const ServedVersion& version, const Request& request,
+                         OutMessage& out, RestHead& head) {
   out.clear();
   Status status = RestEncoder(response, version, request, out).run(head);
   if (!status.is_ok()) out.clear();

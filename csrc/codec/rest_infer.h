@@ -23,7 +23,7 @@ inline constexpr std::size_t kRestInputs = 64;       // inputs, and outputs
 
 enum class RestForm : std::uint8_t {
   kJson,  // inputs are complete
-  kRaw,   // Inference-Header-Content-Length: 0: the whole body is the one input; go on with complete_raw_request
+  kRaw,  // Inference-Header-Content-Length: 0: the whole body is the one input; go on with complete_raw_request
 };
 
 // Decodes the body of an infer request into `out`: id, inputs, requested_outputs, parameters, priority, queue_timeout_ns.
@@ -38,20 +38,21 @@ enum class RestForm : std::uint8_t {
 // Errors: INVALID_ARGUMENT, syntax errors with byte, line and column, others with the field and the value:
 // `inputs["x"].data[5]: got 300, want 0..255 for UINT8`. UNIMPLEMENTED: shared memory.
 // The request parameter binary_data_output stays in out.parameters for encode_rest_infer.
-Status decode_rest_infer(std::span<const std::byte> body, std::optional<std::string_view> header_length, Request& out,
-                         RestForm& form);
+Status decode_rest_infer(std::span<const std::byte> body, std::optional<std::string_view> header_length,
+                         Request& out, RestForm& form);
 
 // The input of a raw request: the signature must have one input with at most one dynamic dimension besides the batch
 // dimension; the request is one row (BYTES: one element, `body` without length prefix). All outputs are binary. Views
 // point into `body` and out.scratch.
 // INVALID_ARGUMENT when the model or the size does not fit.
-Status complete_raw_request(const Signature& signature, std::string_view model, std::span<const std::byte> body,
-                            Request& out);
+Status complete_raw_request(const Signature& signature, std::string_view model,
+                            std::span<const std::byte> body, Request& out);
 
 // What the HTTP response says about the body.
 struct RestHead {
-  std::string_view content_type;           // "application/json" or "application/octet-stream"
-  std::optional<std::size_t> json_length;  // Inference-Header-Content-Length; only with a binary output that is not empty
+  std::string_view content_type;  // "application/json" or "application/octet-stream"
+  std::optional<std::size_t>
+      json_length;  // Inference-Header-Content-Length; only with a binary output that is not empty
 };
 
 // Encodes response.outputs into `out` (cleared before): JSON with flat data, then the binary outputs in order (those of
@@ -61,7 +62,7 @@ struct RestHead {
 // response.status must be OK. NaN and infinities in JSON: see JsonWriter::number.
 // Errors leave `out` empty: INVALID_ARGUMENT for FP16 and BF16 as JSON and for BYTES that are not UTF-8 as JSON (both say
 // to ask for binary data), UNIMPLEMENTED for classification, INTERNAL when a BYTES output is malformed.
-Status encode_rest_infer(const Response& response, const ServedVersion& version, const Request& request, OutMessage& out,
-                         RestHead& head);
+Status encode_rest_infer(const Response& response, const ServedVersion& version, const Request& request,
+                         OutMessage& out, RestHead& head);
 
 }  // namespace fastserve

@@ -38,7 +38,8 @@ Status read_boolean(JsonReader& reader, OwnerPath field, bool& out) {
   return reader.status();
 }
 
-Status read_integer(JsonReader& reader, OwnerPath field, std::int64_t low, std::int64_t high, std::int64_t& out) {
+Status read_integer(JsonReader& reader, OwnerPath field, std::int64_t low, std::int64_t high,
+                    std::int64_t& out) {
   const auto want = [&] { return "an integer in " + std::to_string(low) + ".." + std::to_string(high); };
   if (reader.peek() != JsonReader::Kind::kNumber) return wrong_value(reader, field(), want());
   JsonNumber number;
@@ -61,7 +62,8 @@ Status read_number_value(JsonReader& reader, OwnerPath field, Parameter& out) {
   } else if (const auto d = number.integral ? std::nullopt : number.as_double()) {
     out.value = *d;
   } else {
-    return invalid_argument(field() + ": got " + std::string(number.text) + ", want a number that 64 bits hold");
+    return invalid_argument(field() + ": got " + std::string(number.text) +
+                            ", want a number that 64 bits hold");
   }
   return Status::ok();
 }
@@ -69,14 +71,17 @@ Status read_number_value(JsonReader& reader, OwnerPath field, Parameter& out) {
 Status read_value(JsonReader& reader, OwnerPath field, Scratch& scratch, Parameter& out) {
   switch (reader.peek()) {
     case JsonReader::Kind::kTrue:
-    case JsonReader::Kind::kFalse: return read_boolean(reader, field, out.value.emplace<bool>());
-    case JsonReader::Kind::kNumber: return read_number_value(reader, field, out);
+    case JsonReader::Kind::kFalse:
+      return read_boolean(reader, field, out.value.emplace<bool>());
+    case JsonReader::Kind::kNumber:
+      return read_number_value(reader, field, out);
     case JsonReader::Kind::kString: {
       JsonString text;
       if (reader.read_string(text)) out.value = JsonReader::decode(text, scratch);
       return reader.status();
     }
-    default: return wrong_value(reader, field(), "a boolean, a number or a string");
+    default:
+      return wrong_value(reader, field(), "a boolean, a number or a string");
   }
 }
 
@@ -126,25 +131,29 @@ bool has_parameter(const Request& request, std::string_view name) {
 Status read_request_parameters(JsonReader& reader, Request& out) {
   bool priority = false;
   bool timeout = false;
-  return each_parameter(reader, [] { return std::string(); }, [&](const JsonString& key) {
-    const std::string_view name = JsonReader::decode(key, out.scratch);
-    const bool again = name == "priority" ? std::exchange(priority, true)
-                       : name == "timeout" ? std::exchange(timeout, true)
-                                           : has_parameter(out, name);
-    return again ? duplicate_key(parameter_field("", name)) : read_request_parameter(reader, name, out);
-  });
+  return each_parameter(
+      reader, [] { return std::string(); },
+      [&](const JsonString& key) {
+        const std::string_view name = JsonReader::decode(key, out.scratch);
+        const bool again = name == "priority"  ? std::exchange(priority, true)
+                           : name == "timeout" ? std::exchange(timeout, true)
+                                               : has_parameter(out, name);
+        return again ? duplicate_key(parameter_field("", name)) : read_request_parameter(reader, name, out);
+      });
 }
 
 Status read_input_parameters(JsonReader& reader, OwnerPath owner, RestInputParameters& out) {
   return each_parameter(reader, owner, [&](const JsonString& key) {
     const auto field = [&] { return parameter_field(owner(), key.raw); };
-    if (is_shared_memory(key.raw)) return unimplemented(field() + ": shared memory over REST is not supported yet");
+    if (is_shared_memory(key.raw))
+      return unimplemented(field() + ": shared memory over REST is not supported yet");
     if (key.raw != "binary_data_size") {
       reader.skip_value();
       return reader.status();
     }
     if (out.binary_data_size) return duplicate_key(field());
-    return read_integer(reader, field, 0, std::numeric_limits<std::int64_t>::max(), out.binary_data_size.emplace(0));
+    return read_integer(reader, field, 0, std::numeric_limits<std::int64_t>::max(),
+                        out.binary_data_size.emplace(0));
   });
 }
 
@@ -152,7 +161,8 @@ Status read_output_parameters(JsonReader& reader, OwnerPath owner, RestOutputPar
   bool classified = false;
   return each_parameter(reader, owner, [&](const JsonString& key) {
     const auto field = [&] { return parameter_field(owner(), key.raw); };
-    if (is_shared_memory(key.raw)) return unimplemented(field() + ": shared memory over REST is not supported yet");
+    if (is_shared_memory(key.raw))
+      return unimplemented(field() + ": shared memory over REST is not supported yet");
     if (key.raw == "binary_data") {
       if (out.binary_data) return duplicate_key(field());
       return read_boolean(reader, field, out.binary_data.emplace(false));

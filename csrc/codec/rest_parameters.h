@@ -21,7 +21,8 @@ class OwnerPath {
  public:
   template <class F>
   OwnerPath(const F& path)  // NOLINT(google-explicit-constructor): made for lambdas in a call
-      : object_(&path), call_([](const void* object) { return std::string((*static_cast<const F*>(object))()); }) {}
+      : object_(&path),
+        call_([](const void* object) { return std::string((*static_cast<const F*>(object))()); }) {}
   std::string operator()() const { return call_(object_); }
 
  private:

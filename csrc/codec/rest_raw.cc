@@ -8,12 +8,14 @@ namespace fastserve {
 namespace {
 
 Status refuse(std::string_view model, const std::string& why) {
-  return invalid_argument("This request is treated as raw input request because 'Inference-Header-Content-Length' is 0: model '" +
-                          std::string(excerpt(model)) + "' " + why);
+  return invalid_argument(
+      "This request is treated as raw input request because 'Inference-Header-Content-Length' is 0: model '" +
+      std::string(excerpt(model)) + "' " + why);
 }
 
 // One row of the model's shape, its one dynamic dimension (if any) computed from the bytes.
-Status raw_shape(const TensorSpec& spec, std::string_view model, std::size_t bytes, bool batches, Shape& out) {
+Status raw_shape(const TensorSpec& spec, std::string_view model, std::size_t bytes, bool batches,
+                 Shape& out) {
   std::size_t dynamic_at = kMaxRank;
   for (std::size_t i = 0; i < spec.shape.rank(); ++i) {
     out.push_back(spec.shape[i]);
@@ -30,16 +32,18 @@ Status raw_shape(const TensorSpec& spec, std::string_view model, std::size_t byt
   if (spec.dtype == DType::kBytes) {
     // Triton: BYTES is one element.
     if (dynamic_at != kMaxRank) out[dynamic_at] = 1;
-    return out.elements() == 1 ? Status::ok()
-                               : refuse(model, "has a BYTES input of more than one element: " +
-                                                   input_field(spec.name) + ".shape: got " + spec.shape.str());
+    return out.elements() == 1
+               ? Status::ok()
+               : refuse(model, "has a BYTES input of more than one element: " + input_field(spec.name) +
+                                   ".shape: got " + spec.shape.str());
   }
   if (dynamic_at == kMaxRank) return Status::ok();  // validate() compares the bytes
   out[dynamic_at] = 1;
   const auto unit = out.byte_count(spec.dtype);
   if (!unit || *unit == 0 || bytes % *unit != 0) {
-    return refuse(model, "got " + std::to_string(bytes) + " bytes for " + input_field(spec.name) + " of shape " +
-                             spec.shape.str() + ", want a multiple of " + std::to_string(unit.value_or(0)));
+    return refuse(model, "got " + std::to_string(bytes) + " bytes for " + input_field(spec.name) +
+                             " of shape " + spec.shape.str() + ", want a multiple of " +
+                             std::to_string(unit.value_or(0)));
   }
   out[dynamic_at] = static_cast<std::int64_t>(bytes / *unit);
   return Status::ok();
@@ -47,8 +51,8 @@ Status raw_shape(const TensorSpec& spec, std::string_view model, std::size_t byt
 
 }  // namespace
 
-Status complete_raw_request(const Signature& signature, std::string_view model, std::span<const std::byte> body,
-                            Request& out) {
+Status complete_raw_request(const Signature& signature, std::string_view model,
+                            std::span<const std::byte> body, Request& out) {
   if (signature.inputs.size() != 1) {
     return refuse(model, "has " + std::to_string(signature.inputs.size()) + " inputs, want 1");
   }

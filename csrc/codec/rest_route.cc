@@ -53,7 +53,8 @@ RestMatch match_infer_route(std::string_view path, Scratch& scratch, RestRoute& 
   const bool versioned = rest.starts_with(kVersions);
   const std::string_view version = versioned ? rest.substr(kVersions.size()) : std::string_view();
   if ((!rest.empty() && !versioned) || version.find('/') != std::string_view::npos) return RestMatch::kOther;
-  const bool good = decode_name(model, scratch, out.model) && (!versioned || decode_name(version, scratch, out.version));
+  const bool good =
+      decode_name(model, scratch, out.model) && (!versioned || decode_name(version, scratch, out.version));
   return good ? RestMatch::kInfer : RestMatch::kMalformed;
 }
 

@@ -48,7 +48,8 @@ std::vector<VersionStatus> Engine::status() const {
                                             : record.failed;
       if (!shown) continue;
       out.push_back(status_of(*shown));
-      if (record.serving && record.failed) out.back().reason = "the last load failed: " + record.failed->view().reason;
+      if (record.serving && record.failed)
+        out.back().reason = "the last load failed: " + record.failed->view().reason;
     }
   }
   return out;
@@ -78,8 +79,8 @@ Result<VersionStatistics> Engine::statistics(std::string_view model, std::int64_
     }
   }
   if (!found) {
-    return not_found("Request for unknown model: '" + std::string(model) + "' version " + std::to_string(version) +
-                     " is not found");
+    return not_found("Request for unknown model: '" + std::string(model) + "' version " +
+                     std::to_string(version) + " is not found");
   }
   return read_statistics(*found);
 }

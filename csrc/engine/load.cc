@@ -43,7 +43,8 @@ LoadSpec completed(LoadSpec spec, const EngineOptions& options) {
   std::int64_t& most = spec.limits.max_queue_requests;
   if (most == 0) most = options.default_max_queue_requests;
   if (most == 0) most = kDefaultMaxQueueRequests;
-  if (const auto named = backend_by_file(spec.path); spec.backend.empty() && named.is_ok()) spec.backend = named.value();
+  if (const auto named = backend_by_file(spec.path); spec.backend.empty() && named.is_ok())
+    spec.backend = named.value();
   return spec;
 }
 
@@ -91,7 +92,8 @@ Status Engine::Impl::admit_load(const LoadSpec& spec, std::shared_ptr<ModelVersi
   const std::lock_guard lock(mutex);
   if (refuses) return unavailable("the server is shutting down");
   Record& record = models[spec.model][spec.version];
-  if (record.loading) return {Code::kAlreadyExists, version_text(spec.model, spec.version) + " is loading already"};
+  if (record.loading)
+    return {Code::kAlreadyExists, version_text(spec.model, spec.version) + " is loading already"};
   out = record.loading = std::make_shared<ModelVersion>(completed(spec, options), timer);
   record.failed.reset();
   publish();
@@ -146,7 +148,8 @@ Status Engine::unload(std::string_view model, std::int64_t version, Nanos drain_
   return Status::ok();
 }
 
-Result<std::shared_ptr<ModelVersion>> Engine::Impl::begin_unload(std::string_view model, std::int64_t number) {
+Result<std::shared_ptr<ModelVersion>> Engine::Impl::begin_unload(std::string_view model,
+                                                                 std::int64_t number) {
   const std::lock_guard lock(mutex);
   Record* record = find_record(model, number);
   if (record == nullptr) return not_found(version_text(model, number) + " is not found");

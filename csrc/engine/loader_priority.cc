@@ -18,7 +18,8 @@ namespace {
 bool may_return_to(int nice) {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2]{};
-  if (::syscall(SYS_capget, &header, data) == 0 && (data[0].effective & (1U << CAP_SYS_NICE)) != 0) return true;
+  if (::syscall(SYS_capget, &header, data) == 0 && (data[0].effective & (1U << CAP_SYS_NICE)) != 0)
+    return true;
   rlimit limit{};
   if (::getrlimit(RLIMIT_NICE, &limit) != 0) return false;
   return limit.rlim_cur == RLIM_INFINITY || 20 - static_cast<int>(limit.rlim_cur) <= nice;
@@ -38,7 +39,9 @@ std::vector<pid_t> threads() {
 
 // On Linux PRIO_PROCESS with a thread id means that thread, and 0 the calling one.
 int nice_of(pid_t thread) { return ::getpriority(PRIO_PROCESS, static_cast<id_t>(thread)); }
-bool set_nice(pid_t thread, int nice) { return ::setpriority(PRIO_PROCESS, static_cast<id_t>(thread), nice) == 0; }
+bool set_nice(pid_t thread, int nice) {
+  return ::setpriority(PRIO_PROCESS, static_cast<id_t>(thread), nice) == 0;
+}
 
 }  // namespace
 

@@ -6,7 +6,9 @@
 namespace fastserve {
 namespace {
 
-std::uint64_t read(const std::atomic<std::uint64_t>& counter) { return counter.load(std::memory_order_relaxed); }
+std::uint64_t read(const std::atomic<std::uint64_t>& counter) {
+  return counter.load(std::memory_order_relaxed);
+}
 
 StageTotal total(const OutcomeCounter& counter) { return {read(counter.count), read(counter.ns)}; }
 StageTotal total(const StageCounter& counter) { return {counter.count(), counter.sum_ns()}; }
@@ -34,8 +36,10 @@ void read_sizes(const Statistics& from, VersionStatistics& out) {
     const std::uint64_t count = read(size.count);
     if (count == 0) continue;
     out.execution_count += count;
-    out.batches.push_back(
-        {rows, {count, read(size.gather_ns)}, {count, read(size.execute_ns)}, {count, read(size.scatter_ns)}});
+    out.batches.push_back({rows,
+                           {count, read(size.gather_ns)},
+                           {count, read(size.execute_ns)},
+                           {count, read(size.scatter_ns)}});
   }
 }
 

@@ -21,11 +21,12 @@ Status order_outputs(const ModelVersion& version, Request& request) {
     const auto field = [&] { return "outputs[\"" + std::string(wanted.name.substr(0, 128)) + "\"]"; };
     if (at < 0) {
       return invalid_argument("unexpected inference output '" + std::string(wanted.name.substr(0, 128)) +
-                              "' for model '" + version.name + "'. " + field() + ": the model has no such output");
+                              "' for model '" + version.name + "'. " + field() +
+                              ": the model has no such output");
     }
     if (std::ranges::find(request.output_order, at) != request.output_order.end()) {
-      return invalid_argument("output '" + std::string(wanted.name) + "' already exists in request. " + field() +
-                              ": given twice");
+      return invalid_argument("output '" + std::string(wanted.name) + "' already exists in request. " +
+                              field() + ": given twice");
     }
     request.output_order.push_back(at);
   }

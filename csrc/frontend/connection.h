@@ -25,6 +25,7 @@ class Connection {
 
   // Bytes from the socket. Calls that became complete were submitted or stand in the loop's cold list afterwards.
   virtual void feed(std::span<const std::byte> bytes, Nanos now) = 0;
+  virtual void opened(Nanos) {}  // once, before the first feed: idle time counts from here
   virtual void end_of_input() {}
   // The final response of a call of this connection: encodes it.
   virtual void deliver(Call& call, Nanos now) = 0;
@@ -38,8 +39,13 @@ class Connection {
   // --- for the driver, after take_attention()
   bool stalled() const {
     return !out_.empty() && !broken_;
-  }  // the socket is full: write `pending` when it is writable
-  bool finished() const { return broken_ || (out_.empty() && session_done()); }  // close the socket
+  }                        // the socket is full: write `pending` when it is writable
+  bool finished() const {  // close the socket
+    return broken_ || (session_done() && (out_.empty() || gives_up()));
+  }
+  // The peer may still be sending (a body over the limit): closing now would reset the connection and destroy the answer
+  // on its way. Shut down the sending side first, and close when the peer did or after a while.
+  virtual bool lingers() const { return false; }
   std::span<const std::byte> front() const;  // the first pending bytes; empty when there are none
   void consumed(std::size_t bytes) { out_.consume(bytes); }
   // While the driver owns pending output (its own buffer is not empty) nothing else may write to the socket.
@@ -53,6 +59,8 @@ class Connection {
   friend class IoLoop;
   virtual void pump() = 0;                // session -> out_
   virtual bool session_done() const = 0;  // nothing more will come from the session
+  // What the socket does not take of the last words at once is dropped: a peer that was refused may never read them.
+  virtual bool gives_up() const { return false; }
 
   IoLoop& loop_;
   WriteQueue out_;

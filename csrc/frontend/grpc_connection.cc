@@ -18,6 +18,16 @@ Http2Limits limits_of(const IoLimits& limits) {
   return out;
 }
 
+// Better refused than answered with the raw tensor.
+Status refuse_classification(const Request& request) {
+  for (const RequestedOutput& output : request.requested_outputs) {
+    if (output.classification == 0) continue;
+    return unimplemented("outputs[\"" + std::string(output.name.substr(0, 128)) +
+                         "\"].parameters[\"classification\"]: not supported yet");
+  }
+  return Status::ok();
+}
+
 void copy_metadata(const Http2Head& head, Call& call) {
   call.method = head.method;
   call.target = head.path;
@@ -106,6 +116,7 @@ void GrpcConnection::on_closed(StreamId stream, Http2Error /*error*/) {
 
 void GrpcConnection::infer(Call& call) {
   Status status = decode_model_infer(call.request.message.span(), call.request);
+  if (status.is_ok()) status = refuse_classification(call.request);
   if (status.is_ok()) status = loop_.submit(call);
   if (status.is_ok()) return;
   refuse(call, {status.code(), with_request_id(call.request.id, status.message())});

@@ -26,6 +26,7 @@ class GrpcConnection final : public Connection, private Http2Events {
  private:
   void pump() override { session_.write(out_); }
   bool session_done() const override { return failed_ || input_ended_ || session_.want_close(); }
+  bool gives_up() const override { return failed_; }
 
   void on_request(StreamId stream, const Http2Head& head) override;
   void on_data(StreamId stream, std::span<const std::byte> bytes) override;

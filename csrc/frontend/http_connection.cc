@@ -46,6 +46,8 @@ HttpConnection::HttpConnection(IoLoop& loop, int fd, void* driver)
 
 HttpConnection::~HttpConnection() = default;
 
+void HttpConnection::opened(Nanos now) { static_cast<void>(session_.feed({}, now)); }
+
 void HttpConnection::feed(std::span<const std::byte> bytes, Nanos now) {
   now_ = now;
   parsing_ = true;
@@ -115,7 +117,8 @@ Status HttpConnection::decode(Call& call) {
   return status;
 }
 
-void HttpConnection::on_error(int /*http_status*/, std::string_view /*reason*/) {
+void HttpConnection::on_error(int http_status, std::string_view /*reason*/) {
+  lingers_ = http_status != 0;
   if (current_ != nullptr) closed(*current_);
 }
 

@@ -13,7 +13,12 @@ class HttpConnection final : public Connection, private Http1Events {
   ~HttpConnection() override;
 
   void feed(std::span<const std::byte> bytes, Nanos now) override;
-  void end_of_input() override { session_.end_of_input(); }
+  void opened(Nanos now) override;
+  void end_of_input() override {
+    lingers_ = false;
+    session_.end_of_input();
+  }
+  bool lingers() const override { return lingers_; }
   void deliver(Call& call, Nanos now) override;
   void shutdown() override { session_.close_after_response(); }
   void tick(Nanos now) override { session_.expire(now); }
@@ -43,6 +48,7 @@ class HttpConnection final : public Connection, private Http1Events {
   Http1Session session_;
   Call* current_ = nullptr;
   Nanos now_ = 0;
+  bool lingers_ = false;
   bool parsing_ = false;  // inside feed or resume: the session goes on by itself
 };
 

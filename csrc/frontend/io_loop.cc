@@ -38,6 +38,7 @@ IoLoop::~IoLoop() {
 Connection* IoLoop::adopt(std::unique_ptr<Connection> connection) {
   Connection* opened = connection.get();
   connections_.push_back(std::move(connection));
+  opened->opened(monotonic_now());
   if (draining_) opened->shutdown();
   flush(*opened);
   return opened;

@@ -78,7 +78,9 @@ Status ModelVersion::load_contents(Backend& backend, const Progress& progress) {
   FS_RETURN_IF_ERROR(adopt(std::move(model)));
   FS_RETURN_IF_ERROR(make_instances());
   enter(VersionState::kWarming);
-  return warm_up(signature, buckets_, instances_, progress);
+  FS_RETURN_IF_ERROR(warm_up(signature, !model_->pads(), buckets_, instances_, queue_->cost, progress));
+  queue_->prepare(buckets_, model_->pads());
+  return Status::ok();
 }
 
 Status ModelVersion::adopt(std::unique_ptr<LoadedModel> model) {
@@ -94,9 +96,11 @@ Status ModelVersion::adopt(std::unique_ptr<LoadedModel> model) {
 }
 
 Status ModelVersion::make_instances() {
+  const std::vector<std::int64_t> padded = model_->pads() ? buckets_ : std::vector<std::int64_t>{};
   for (int i = 0; i < instance_count_; ++i) {
     FS_ASSIGN_OR_RETURN(auto backend, model_->make_instance(i));
-    instances_.push_back(std::make_unique<Instance>(*queue_, std::move(backend), buckets_, plain_host_allocator()));
+    instances_.push_back(
+        std::make_unique<Instance>(*queue_, std::move(backend), padded, plain_host_allocator()));
   }
   return instances_.empty() ? internal_error("the backend reports 0 instances") : Status::ok();
 }
@@ -143,10 +147,13 @@ bool ModelVersion::wait_answered(Nanos until) {
   }
 }
 
-void ModelVersion::refuse_waiting() { queue_->refuse_waiting(unavailable("model '" + name + "' is being unloaded")); }
+void ModelVersion::refuse_waiting() {
+  queue_->refuse_waiting(unavailable("model '" + name + "' is being unloaded"));
+}
 
 void ModelVersion::destroy() {
-  assert(handles() == 0 && unanswered() == 0 && queue_->waiting() == 0);  // every submitted request was answered
+  assert(handles() == 0 && unanswered() == 0 &&
+         queue_->waiting() == 0);  // every submitted request was answered
   tear_down();
   enter(VersionState::kUnloaded);
 }

@@ -30,16 +30,16 @@ class ModelVersion final : public ServedVersion {
   // --- loader thread, in this order
   // NEW > LOADING > WARMING; every instance has run every bucket. On error FAILED(reason), contents destroyed.
   Status load(Backend& backend, const Progress& progress);
-  Status start();                  // threads; WARMING > READY
-  void drain_begin();              // READY > DRAINING: no new handle, what was admitted is answered
-  bool wait_unused(Nanos until);   // handles back to zero; false at `until`
-  bool wait_answered(Nanos until); // every admitted request answered; false at `until`
-  void refuse_waiting();           // the queue's rest is answered UNAVAILABLE
-  void destroy();                  // DRAINING > UNLOADED; unused
+  Status start();                   // threads; WARMING > READY
+  void drain_begin();               // READY > DRAINING: no new handle, what was admitted is answered
+  bool wait_unused(Nanos until);    // handles back to zero; false at `until`
+  bool wait_answered(Nanos until);  // every admitted request answered; false at `until`
+  void refuse_waiting();            // the queue's rest is answered UNAVAILABLE
+  void destroy();                   // DRAINING > UNLOADED; unused
 
   // --- submitters that hold a handle
   ModelQueue& queue() { return *queue_; }
-  Instance* claim_idle();          // nullptr: all busy. Else run_claimed() must follow
+  Instance* claim_idle();  // nullptr: all busy. Else run_claimed() must follow
   void notice_cancel() override;
 
   // --- any thread
@@ -56,7 +56,7 @@ class ModelVersion final : public ServedVersion {
   const std::vector<std::int64_t>& buckets() const { return buckets_; }
   const std::map<std::string, std::string>& properties() const { return properties_; }
   int instance_count() const { return instance_count_; }
-  bool described() const;          // from WARMING on the above and `signature` are fixed
+  bool described() const;  // from WARMING on the above and `signature` are fixed
 
  private:
   void enter(VersionState next, std::string reason = {});

@@ -25,7 +25,9 @@ constexpr std::array<StateRow, kVersionStateCount> kStates{{
 
 }  // namespace
 
-std::string_view version_state_name(VersionState state) { return kStates[static_cast<std::size_t>(state)].name; }
+std::string_view version_state_name(VersionState state) {
+  return kStates[static_cast<std::size_t>(state)].name;
+}
 
 bool transition_allowed(VersionState from, VersionState to) {
   return kStates[static_cast<std::size_t>(from)].to[static_cast<std::size_t>(to)];

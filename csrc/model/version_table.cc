@@ -16,10 +16,12 @@ Status not_ready(const VersionTable::Versions& versions, std::string_view model,
   std::int64_t number = -1;
   const auto [end, error] = std::from_chars(version.data(), version.data() + version.size(), number);
   if (error != std::errc() || end != version.data() + version.size()) {
-    return invalid_argument("model_version: got \"" + std::string(version.substr(0, 128)) + "\", want a whole number");
+    return invalid_argument("model_version: got \"" + std::string(version.substr(0, 128)) +
+                            "\", want a whole number");
   }
   const std::string what = unknown_model(model) + " version " + std::to_string(number);
-  if (std::ranges::find(versions.known, number) == versions.known.end()) return not_found(what + " is not found");
+  if (std::ranges::find(versions.known, number) == versions.known.end())
+    return not_found(what + " is not found");
   return unavailable(what + " is not at ready state");
 }
 

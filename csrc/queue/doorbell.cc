@@ -39,8 +39,8 @@ void Doorbell::wait(std::uint32_t ticket, Nanos until) {
   }
   sleepers_.fetch_add(1, std::memory_order_seq_cst);  // before the kernel compares the epoch, see the header
   // FUTEX_WAIT_BITSET takes an absolute CLOCK_MONOTONIC time; every way out of it is a reason to look again.
-  ::syscall(SYS_futex, word(epoch_), FUTEX_WAIT_BITSET_PRIVATE, ticket, until == kNever ? nullptr : &at, nullptr,
-            FUTEX_BITSET_MATCH_ANY);
+  ::syscall(SYS_futex, word(epoch_), FUTEX_WAIT_BITSET_PRIVATE, ticket, until == kNever ? nullptr : &at,
+            nullptr, FUTEX_BITSET_MATCH_ANY);
   sleepers_.fetch_sub(1, std::memory_order_seq_cst);
 }
 

@@ -37,7 +37,8 @@ class ExpiryTimer {
   Nanos sweep(Nanos now);
 
   Doorbell bell_;
-  std::atomic<Nanos> next_{kNever};  // seq_cst: lowered by wake_by before it rings, raised by run before it looks
+  std::atomic<Nanos> next_{
+      kNever};  // seq_cst: lowered by wake_by before it rings, raised by run before it looks
   std::atomic<bool> stopping_{false};
   std::atomic<bool> started_{false};
   std::mutex queues_mutex_;  // guards queues_

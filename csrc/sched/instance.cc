@@ -6,7 +6,6 @@
 #include <exception>
 
 #include "base/log.h"
-#include "sched/response_chain.h"
 
 namespace fastserve {
 namespace {
@@ -16,18 +15,26 @@ namespace {
 constexpr Nanos kWorthAWakeNs = 20 * kMicrosecond;
 constexpr Nanos kRetryNs = 10 * kMillisecond;  // when there was no memory for a batch
 
+// Answers of runs cheaper than this are collected, for so long at most: waking the owner costs about 2 us.
+constexpr Nanos kCheapRunNs = 5 * kMicrosecond;
+constexpr Nanos kMostHoldNs = 20 * kMicrosecond;
+
+// The instance inside whose start() this thread is.
+thread_local const void* t_starting = nullptr;
+
 // Batches that an arena keeps beyond the depth: those whose responses are still being written.
 constexpr std::size_t kSpareBatches = 6;
 
 }  // namespace
 
-Instance::Instance(ModelQueue& queue, std::unique_ptr<BackendInstance> backend, std::span<const std::int64_t> buckets,
-                   HostAllocator& allocator)
+Instance::Instance(ModelQueue& queue, std::unique_ptr<BackendInstance> backend,
+                   std::span<const std::int64_t> buckets, HostAllocator& allocator)
     : queue_(queue),
       backend_(std::move(backend)),
       buckets_(buckets.begin(), buckets.end()),
       depth_(std::max(backend_->depth(), 1)),
-      arena_(new BatchArena(queue.version().signature, allocator, static_cast<std::size_t>(depth_) + kSpareBatches)) {}
+      arena_(new BatchArena(queue.version().signature, allocator,
+                            static_cast<std::size_t>(depth_) + kSpareBatches)) {}
 
 Instance::~Instance() {
   if (spare_ != nullptr) BatchArena::give_back(*spare_);
@@ -76,6 +83,7 @@ Nanos Instance::pull_until_full() {
   bool owes_ring = !has_room();  // woken at full depth: another instance may be free
   while (has_room() && pull_one(wait_until, owes_ring, true)) {
   }
+  send_held();
   if (owes_ring) queue_.bell.ring();
   return wait_until;
 }
@@ -87,11 +95,13 @@ bool Instance::pull_one(Nanos& wait_until, bool& owes_ring, bool comes_back) {
     wait_until = monotonic_now() + kRetryNs;
     return false;
   }
-  const ModelQueue::Pull pull = queue_.pull(*batch, monotonic_now());
+  const Nanos now = monotonic_now();
+  const ModelQueue::Pull pull = queue_.pull(*batch, now);
   if (pull.taken == 0) {
     spare_ = batch;
     wait_until = pull.wait_until;
-    owes_ring = !comes_back && pull.left != 0;  // somebody must watch the clock for those that wait for company
+    owes_ring =
+        !comes_back && pull.left != 0;  // somebody must watch the clock for those that wait for company
     return false;
   }
   owes_ring = pull.left != 0;
@@ -99,6 +109,8 @@ bool Instance::pull_one(Nanos& wait_until, bool& owes_ring, bool comes_back) {
     queue_.bell.ring();
     owes_ring = false;
   }
+  const Nanos expected = queue_.cost.expected_ns(run_rows(batch->rows()));
+  if (expected == 0 || expected >= kCheapRunNs || now - held_.since >= kMostHoldNs) send_held();
   start(*batch);
   return true;
 }
@@ -130,6 +142,12 @@ void Instance::start(Batch& batch) {
   queue_.version().retain();  // until complete() is through: nothing is destroyed under a finisher
   batch.instance = this;
   batch.on_finish = &on_finish;
+  t_starting = this;
+  run(batch);
+  t_starting = nullptr;
+}
+
+void Instance::run(Batch& batch) {
   const Status gathered = batch.gather(run_rows(batch.rows()));
   batch.run_start = monotonic_now();
   if (!gathered.is_ok()) return batch.finish(gathered);
@@ -139,39 +157,67 @@ void Instance::start(Batch& batch) {
     // The contract forbids it; the batch is still there, because only the claim holder hands it out again.
     if (!batch.finished()) batch.finish(internal_error(std::string("the backend threw: ") + e.what()));
   } catch (...) {
-    if (!batch.finished()) batch.finish(internal_error("the backend threw something that is not a std::exception"));
+    if (!batch.finished())
+      batch.finish(internal_error("the backend threw something that is not a std::exception"));
   }
 }
 
-void Instance::on_finish(Batch& batch, Status status) { static_cast<Instance*>(batch.instance)->complete(batch, status); }
+void Instance::on_finish(Batch& batch, Status status) {
+  static_cast<Instance*>(batch.instance)->complete(batch, status);
+}
 
-// Any thread. After the last line the version, this instance and the batch may be gone.
+// Any thread. On another than the one inside start(): after the last line the version, this instance and the batch may be
+// gone.
 void Instance::complete(Batch& batch, const Status& status) {
   batch.run_end = monotonic_now();
   BatchRef hold(&batch);  // the responses' references may all be released before this function is through
-  queue_.cost.record(batch.run_rows(), batch.run_end - batch.run_start);
+  // With more than one batch in flight this one may have waited for the one before: that is not its cost.
+  const Nanos previous = last_end_.exchange(batch.run_end, std::memory_order_relaxed);
+  queue_.cost.record(batch.run_rows(), batch.run_end - std::max(batch.run_start, previous));
   batch.scatter(status);
-  const std::int64_t answered = answer(batch, monotonic_now());
+  const BatchTimes times = settle_all(batch, monotonic_now());
+  if (times.served != 0) queue_.statistics.add_batch(times);
+  if (t_starting == this) {
+    if (held_.handles++ == 0) held_.since = times.now;
+    held_.answered += answer(batch, held_.chain);
+    in_flight_.fetch_sub(1, std::memory_order_seq_cst);
+    return;
+  }
+  std::int64_t answered = 0;
+  {
+    ResponseChain chain;
+    answered = answer(batch, chain);
+  }
   hold.release();
   ServedVersion& version = queue_.version();
   in_flight_.fetch_sub(1, std::memory_order_seq_cst);
   own_bell_.ring();
-  version.answered_and_release(answered);
+  version.answered_and_release(answered, 1);
 }
 
-// Counts, and sends every slot's response. Returns how many.
-std::int64_t Instance::answer(Batch& batch, Nanos now) {
-  BatchTimes times{batch.rows(), 0, 0, batch.run_start - batch.dequeued, batch.run_end - batch.run_start,
-                   now - batch.run_end, now};
+// Claim holder, outside start().
+void Instance::send_held() {
+  if (held_.handles == 0) return;
+  held_.chain.send();
+  queue_.version().answered_and_release(std::exchange(held_.answered, 0), std::exchange(held_.handles, 0));
+}
+
+// Adds every slot's response to the chain. Returns how many.
+std::int64_t Instance::answer(Batch& batch, ResponseChain& chain) {
+  for (const Slot& slot : batch.slots()) chain.add(*slot.request);
+  return static_cast<std::int64_t>(batch.slots().size());
+}
+
+BatchTimes Instance::settle_all(Batch& batch, Nanos now) {
+  BatchTimes times{
+      batch.rows(),        0,  0, batch.run_start - batch.dequeued, batch.run_end - batch.run_start,
+      now - batch.run_end, now};
   for (const Slot& slot : batch.slots()) {
     if (!settle(*slot.request, batch, now)) continue;
     ++times.served;
     times.served_rows += slot.rows;
   }
-  if (times.served != 0) queue_.statistics.add_batch(times);
-  ResponseChain chain;
-  for (const Slot& slot : batch.slots()) chain.add(*slot.request);
-  return static_cast<std::int64_t>(batch.slots().size());
+  return times;
 }
 
 // Last look at one request before its response goes out: the deadline, its times, its counters. Whether it succeeded.
@@ -206,6 +252,7 @@ void Instance::run_claimed() {
   Nanos wait_until = kNever;
   bool owes_ring = false;
   pull_one(wait_until, owes_ring, false);
+  send_held();
   release_claim();
   own_bell_.ring();
   if (owes_ring) queue_.bell.ring();

@@ -20,12 +20,13 @@
 #include "batch/arena.h"
 #include "queue/doorbell.h"
 #include "sched/model_queue.h"
+#include "sched/response_chain.h"
 
 namespace fastserve {
 
 class Instance {
  public:
-  // Borrows the queue. `buckets` as LoadedModel::buckets().
+  // Borrows the queue. `buckets`: the sizes to pad to, empty when the backend does not pad.
   Instance(ModelQueue& queue, std::unique_ptr<BackendInstance> backend, std::span<const std::int64_t> buckets,
            HostAllocator& allocator);
   ~Instance();  // stopped; nothing in flight
@@ -43,7 +44,7 @@ class Instance {
   bool try_claim_idle();
   void run_claimed();  // pulls and starts one batch, gives the claim back
 
-  std::int64_t run_rows(std::int64_t rows) const;  // the bucket for so many rows
+  std::int64_t run_rows(std::int64_t rows) const;  // the bucket for so many rows, when the device pads
   int in_flight() const { return in_flight_.load(std::memory_order_seq_cst); }
 
  private:
@@ -57,19 +58,32 @@ class Instance {
   bool worth_a_wake(const ModelQueue::Pull& pull, std::int64_t rows) const;
   Batch* empty_batch();
   void start(Batch& batch);
+  void run(Batch& batch);
   void complete(Batch& batch, const Status& status);
-  std::int64_t answer(Batch& batch, Nanos now);
+  static std::int64_t answer(Batch& batch, ResponseChain& chain);
+  BatchTimes settle_all(Batch& batch, Nanos now);
+  void send_held();
   bool settle(Request& request, const Batch& batch, Nanos now);
 
   ModelQueue& queue_;
   const std::unique_ptr<BackendInstance> backend_;
-  const std::vector<std::int64_t> buckets_;
+  const std::vector<std::int64_t> buckets_;  // empty: any number of rows runs as it is
   const int depth_;
   BatchArena* const arena_;
+  // Claim holder: finished inside start(), not yet sent. A cheap model's answers go out together, so that their owner is not
+  // woken for each of them.
+  struct Held {
+    ResponseChain chain;
+    std::int64_t answered = 0;
+    std::int64_t handles = 0;  // on the version, one for each batch
+    Nanos since = 0;
+  };
+  Held held_;
   Batch* spare_ = nullptr;  // claim holder: acquired, and the pull found nothing to put in
   Doorbell own_bell_;       // rung when the claim comes back and when a batch finishes
   std::atomic<bool> claimed_{false};
-  std::atomic<int> in_flight_{0};  // batches; raised by the claim holder, lowered by finishers
+  std::atomic<int> in_flight_{0};   // batches; raised by the claim holder, lowered by finishers
+  std::atomic<Nanos> last_end_{0};  // of the batch that finished last; relaxed: an estimate
   std::atomic<bool> stopping_{false};
   std::thread thread_;
 };

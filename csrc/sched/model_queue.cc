@@ -31,6 +31,11 @@ ModelQueue::ModelQueue(ServedVersion& version, BatchLimits limits, ExpiryTimer& 
   timer_.add(*this);
 }
 
+void ModelQueue::prepare(std::vector<std::int64_t> prepared_rows, bool pads) {
+  limits_.prepared_rows = std::move(prepared_rows);
+  limits_.pads = pads;
+}
+
 void ModelQueue::leave_timer() { timer_.remove(*this); }
 
 bool ModelQueue::admit() {
@@ -88,7 +93,9 @@ Decision ModelQueue::look(Nanos now, Request*& cancelled) {
     }
     request = following;
   }
+  constexpr std::uint32_t kExploreEvery = 64;
   view.rows = view_rows_;
+  view.explore = ++looks_ % kExploreEvery == 0;
   view.oldest_enqueued = pending_.oldest_enqueued();
   view.earliest_deadline = pending_.earliest_expiry();
   return decide(limits_, view, cost, now);
@@ -168,7 +175,8 @@ void ModelQueue::answer(Request* list, Nanos now, const Status* status) {
       response.outputs.clear();
       request.times.delivered = now;
       const bool by_owner = response.status.code() == Code::kCancelled;
-      (by_owner ? statistics.cancelled : statistics.failed).add(std::max<Nanos>(now - request.times.enqueued, 0));
+      (by_owner ? statistics.cancelled : statistics.failed)
+          .add(std::max<Nanos>(now - request.times.enqueued, 0));
       chain.add(request);
       ++count;
     }

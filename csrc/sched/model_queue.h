@@ -38,7 +38,7 @@ class ModelQueue {
   bool admit();                 // false: full (counted as rejected)
   bool push(Request& request);  // after admit; the request is gone. True: whoever pushed it owes a ring
   void announce_expiry(Nanos expires);  // after push, of a request that can expire
-  void notice_cancel();         // a waiting request may have been cancelled: look soon
+  void notice_cancel();                 // a waiting request may have been cancelled: look soon
   void ring() { bell.ring(); }
 
   // --- pullers, any thread that holds an instance
@@ -59,6 +59,8 @@ class ModelQueue {
 
   std::int64_t waiting() const;
   const BatchLimits& limits() const { return limits_; }
+  // Loader thread, before the first pull: what the warm-up found (BatchLimits::prepared_rows, pads).
+  void prepare(std::vector<std::int64_t> prepared_rows, bool pads);
   ServedVersion& version() const { return version_; }
 
   Doorbell bell;  // idle instances sleep here
@@ -71,7 +73,7 @@ class ModelQueue {
   void answer(Request* list, Nanos now, const Status* status);
 
   ServedVersion& version_;
-  const BatchLimits limits_;
+  BatchLimits limits_;
   const bool uniform_;
   ExpiryTimer& timer_;
 
@@ -83,6 +85,7 @@ class ModelQueue {
   std::mutex pull_token_;  // guards what follows
   PendingSet pending_;
   std::vector<std::int64_t> view_rows_;
+  std::uint32_t looks_ = 0;
 };
 
 // The status of a request that waited in vain: CANCELLED, DEADLINE_EXCEEDED (`deadline`) or UNAVAILABLE

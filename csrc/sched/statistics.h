@@ -14,9 +14,9 @@
 namespace fastserve {
 
 // Upper bounds of the histograms' buckets in seconds; one more bucket above the last.
-inline constexpr std::array<double, 20> kStageBoundsSeconds{0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005,
-                                                            0.001,    0.0025,  0.005,    0.01,    0.025,  0.05,    0.1,
-                                                            0.25,     0.5,     1,        2.5,     5,      10};
+inline constexpr std::array<double, 20> kStageBoundsSeconds{
+    0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005,
+    0.01,     0.025,   0.05,     0.1,     0.25,   0.5,     1,      2.5,   5,      10};
 inline constexpr std::size_t kStageBuckets = kStageBoundsSeconds.size() + 1;
 
 class StageCounter {
@@ -54,8 +54,8 @@ struct SizeCounter {
 
 // The successful part of one batch.
 struct BatchTimes {
-  std::int64_t rows = 0;           // of the whole batch
-  std::uint64_t served = 0;        // requests that succeeded
+  std::int64_t rows = 0;     // of the whole batch
+  std::uint64_t served = 0;  // requests that succeeded
   std::int64_t served_rows = 0;
   Nanos gather_ns = 0, execute_ns = 0, scatter_ns = 0;
   Nanos now = 0;
@@ -83,7 +83,9 @@ class Statistics {
   alignas(kCacheLine) OutcomeCounter failed, cancelled, rejected;
 
  private:
-  std::size_t index(std::int64_t rows) const { return static_cast<std::size_t>((rows < sizes_ ? rows : sizes_) - 1); }
+  std::size_t index(std::int64_t rows) const {
+    return static_cast<std::size_t>((rows < sizes_ ? rows : sizes_) - 1);
+  }
 
   const std::int64_t sizes_;
   const std::unique_ptr<SizeCounter[]> by_rows_;

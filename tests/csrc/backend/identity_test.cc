@@ -33,8 +33,12 @@ struct IdentitySubject {
             changed([](LoadSpec& s) { s.outputs.clear(); }),
             changed([](LoadSpec& s) { s.outputs.pop_back(); }),
             changed([](LoadSpec& s) { s.outputs[0].dtype = DType::kFp16; }),
-            changed([](LoadSpec& s) { s.outputs[0].shape = Shape{-1, 4}; }),
-            changed([](LoadSpec& s) { s.inputs[0].shape = s.outputs[0].shape = Shape{1, 3}; }),
+            changed([](LoadSpec& s) {
+              s.outputs[0].shape = Shape{-1, 4};
+            }),
+            changed([](LoadSpec& s) {
+              s.inputs[0].shape = s.outputs[0].shape = Shape{1, 3};
+            }),
             changed([](LoadSpec& s) { s.inputs[0].optional = true; }),
             changed([](LoadSpec& s) { s.instance_count = -1; })};
   }
@@ -49,10 +53,16 @@ INSTANTIATE_TYPED_TEST_SUITE_P(Identity, BackendConformance, IdentitySubject);
 namespace {
 
 TEST(Identity, ParameterFaultsNameTheParameterAndTheValue) {
-  for (const auto& [name, value] : std::vector<std::pair<std::string, std::string>>{
-           {"execute_dealy_us", "1"}, {"execute_delay_us", "-1"}, {"execute_delay_us", "1.5"}, {"execute_delay_us", ""},
-           {"execute_burn_us", "fast"}, {"execute_burn_us", "99999999999999999999"}, {"execute_burn_us", "3600000001"}}) {
-    const auto loaded = identity_backend().load(changed([&](LoadSpec& s) { s.parameters[name] = value; }), {});
+  for (const auto& [name, value] :
+       std::vector<std::pair<std::string, std::string>>{{"execute_dealy_us", "1"},
+                                                        {"execute_delay_us", "-1"},
+                                                        {"execute_delay_us", "1.5"},
+                                                        {"execute_delay_us", ""},
+                                                        {"execute_burn_us", "fast"},
+                                                        {"execute_burn_us", "99999999999999999999"},
+                                                        {"execute_burn_us", "3600000001"}}) {
+    const auto loaded =
+        identity_backend().load(changed([&](LoadSpec& s) { s.parameters[name] = value; }), {});
     ASSERT_FALSE(loaded.is_ok()) << name << "=" << value;
     EXPECT_EQ(loaded.status().code(), Code::kInvalidArgument);
     EXPECT_NE(loaded.status().message().find("parameters[\"" + name + "\"]"), std::string::npos);
@@ -95,7 +105,8 @@ TEST(Identity, IsDeterministicAboutContents) {
   const std::vector<float> x{1, 2, 3, 4, 5, 6};
   const std::vector<std::byte> t{std::byte{1}, {}, {}, {}, std::byte{'a'}, {}, {}, {}, {}};  // "a", ""
   test::BatchRun run(model.value()->signature());
-  run.add(2, {{"x", DType::kFp32, Shape{2, 3}, std::as_bytes(std::span(x))}, {"t", DType::kBytes, Shape{2}, t}});
+  run.add(2,
+          {{"x", DType::kFp32, Shape{2, 3}, std::as_bytes(std::span(x))}, {"t", DType::kBytes, Shape{2}, t}});
   run.add_zeros(1);
   ASSERT_TRUE(run.run(*instance, 3).is_ok());
   EXPECT_EQ(run.output<float>(0, 0), x);

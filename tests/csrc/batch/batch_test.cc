@@ -34,14 +34,17 @@ class BatchTest : public ::testing::Test {
     return request;
   }
   Request& add_ints(const std::vector<std::int32_t>& values) {
-    return add({{"x", DType::kInt32, Shape{static_cast<std::int64_t>(values.size() / 2), 2}, bytes_of(values)}});
+    return add(
+        {{"x", DType::kInt32, Shape{static_cast<std::int64_t>(values.size() / 2), 2}, bytes_of(values)}});
   }
   static std::vector<std::int32_t> ints(const std::byte* data, std::size_t bytes) {
     std::vector<std::int32_t> out(bytes / sizeof(std::int32_t));
     if (bytes != 0) std::memcpy(out.data(), data, bytes);
     return out;
   }
-  static std::vector<std::int32_t> ints(std::span<const std::byte> data) { return ints(data.data(), data.size()); }
+  static std::vector<std::int32_t> ints(std::span<const std::byte> data) {
+    return ints(data.data(), data.size());
+  }
 
   Signature signature_;
   BatchArena* arena_ = nullptr;
@@ -87,8 +90,9 @@ TEST_F(BatchTest, ScatterSlicesRowsInTheOrderThatWasAskedFor) {
   Signature signature = row_signature(8);
   signature.outputs.push_back({"z", DType::kUint8, Shape{-1}, false});
   use(signature);
+  const Ints one{1, 2};
   const Ints values{1, 2, 3, 4};
-  Request& first = add_ints({1, 2});
+  Request& first = add_ints(one);
   Request& second = add_ints(values);
   second.output_order = {1, 0};
   ASSERT_TRUE(batch_->gather(4).is_ok());
@@ -148,9 +152,10 @@ TEST_F(BatchTest, OutputsThatBreakThePromiseAreInternal) {
     Shape shape;
     std::size_t bytes;
   };
-  for (const Broken& broken : {Broken{false, DType::kInt32, Shape{2, 2}, 16}, Broken{true, DType::kFp32, Shape{2, 2}, 16},
-                               Broken{true, DType::kInt32, Shape{3, 2}, 24}, Broken{true, DType::kInt32, Shape{}, 4},
-                               Broken{true, DType::kInt32, Shape{2, 2}, 12}}) {
+  for (const Broken& broken :
+       {Broken{false, DType::kInt32, Shape{2, 2}, 16}, Broken{true, DType::kFp32, Shape{2, 2}, 16},
+        Broken{true, DType::kInt32, Shape{3, 2}, 24}, Broken{true, DType::kInt32, Shape{}, 4},
+        Broken{true, DType::kInt32, Shape{2, 2}, 12}}) {
     batch_->clear();
     batch_->add(&request);
     ASSERT_TRUE(batch_->gather(2).is_ok());
@@ -182,7 +187,8 @@ TEST_F(BatchTest, AbsentOptionalInputIsNotPresent) {
   EXPECT_FALSE(batch_->inputs()[1].present);
   EXPECT_FALSE(uniform(signature));
   const std::vector<std::uint8_t> mask{1};
-  Request& with = add({{"x", DType::kInt32, Shape{1, 2}, bytes_of(values)}, {"mask", DType::kBool, Shape{1, 1}, bytes_of(mask)}});
+  Request& with = add({{"x", DType::kInt32, Shape{1, 2}, bytes_of(values)},
+                       {"mask", DType::kBool, Shape{1, 1}, bytes_of(mask)}});
   EXPECT_FALSE(may_share(signature, without, with));
   EXPECT_TRUE(may_share(signature, with, with));
 }

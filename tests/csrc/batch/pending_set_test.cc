@@ -38,12 +38,12 @@ class PendingSetTest : public ::testing::Test {
 using Tags = std::vector<std::uint64_t>;
 
 TEST_F(PendingSetTest, PriorityFirstThenArrival) {
-  add(0);      // 1: the middle
-  add(16);     // 2: last
-  add(1);      // 3: first
-  add(0);      // 4
-  add(1);      // 5
-  add(40'000); // 6: as 16
+  add(0);       // 1: the middle
+  add(16);      // 2: last
+  add(1);       // 3: first
+  add(0);       // 4
+  add(1);       // 5
+  add(40'000);  // 6: as 16
   EXPECT_EQ(order(), (Tags{3, 5, 1, 4, 2, 6}));
   EXPECT_EQ(set_.size(), 6U);
   EXPECT_EQ(set_.oldest_enqueued(), 1);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "batch/latency_table.h"
 
 namespace fastserve {
@@ -93,6 +95,74 @@ TEST(LatencyTable, LearnsAndFallsBackOnTheNearestSize) {
   EXPECT_NEAR(static_cast<double>(table.expected_ns(5)), 1600, 20);
   table.record(1, 10);
   EXPECT_EQ(table.expected_ns(1), 10);
+}
+
+// Run times by rows; 0 for what is not in it.
+struct TableCost final : CostModel {
+  explicit TableCost(std::map<std::int64_t, Nanos> ns_in) : ns(std::move(ns_in)) {}
+  Nanos expected_ns(std::int64_t rows) const override {
+    const auto at = ns.lower_bound(rows);
+    return at == ns.end() ? 0 : at->second;
+  }
+  std::map<std::int64_t, Nanos> ns;
+};
+
+const TableCost kHeavy({{1, 100}, {2, 160}, {4, 280}, {8, 520}, {16, 1040}});  // per row: 100 80 70 65 65
+const TableCost kFlat({{1, 100}, {2, 100}, {4, 100}, {8, 100}, {16, 100}});
+
+BatchLimits prepared(bool pads) {
+  BatchLimits out = limits(16);
+  out.prepared_rows = {1, 2, 4, 8, 16};
+  out.pads = pads;
+  return out;
+}
+
+Decision of(const BatchLimits& l, const CostModel& cost, std::size_t waiting, bool explore = false) {
+  const std::vector<std::int64_t> rows(waiting, 1);
+  QueueView view;
+  view.rows = rows;
+  view.explore = explore;
+  return decide(l, view, cost, 5000);
+}
+
+TEST(DecideByCost, APartialBatchDoesNotPayForTheFullOne) {
+  EXPECT_EQ(of(prepared(true), kHeavy, 5).rows, 4);  // 5 rows would run as 8
+  EXPECT_EQ(of(prepared(true), kHeavy, 7).rows, 4);  // 7 in 520 is dearer than 4 in 280
+  EXPECT_EQ(of(prepared(true), kHeavy, 3).rows, 2);
+}
+
+TEST(DecideByCost, PadsWhereThePaddingIsFree) {
+  EXPECT_EQ(of(prepared(true), kFlat, 5).rows, 5);
+  EXPECT_EQ(of(prepared(true), kFlat, 16).rows, 16);
+}
+
+TEST(DecideByCost, ALargerBatchThatGainsNothingIsNotWaitedFor) {
+  EXPECT_EQ(of(prepared(true), kHeavy, 16).rows, 8);
+  EXPECT_EQ(of(prepared(false), kHeavy, 16).rows, 8);
+}
+
+TEST(DecideByCost, RunsOnlyPreparedSizesWhenItHasTheChoice) {
+  for (std::size_t waiting = 1; waiting <= 16; ++waiting) {
+    const Decision d = of(prepared(false), kHeavy, waiting);
+    EXPECT_TRUE(d.rows == 1 || d.rows == 2 || d.rows == 4 || d.rows == 8) << waiting << " -> " << d.rows;
+    EXPECT_EQ(d.requests, static_cast<std::size_t>(d.rows));
+  }
+}
+
+TEST(DecideByCost, ARequestOfAnOddSizeRunsAsItIs) {
+  QueueView view;
+  const std::vector<std::int64_t> rows{5};
+  view.rows = rows;
+  EXPECT_EQ(decide(prepared(false), view, kHeavy, 0).rows, 5);
+}
+
+TEST(DecideByCost, ExploringTakesOneSizeMore) {
+  EXPECT_EQ(of(prepared(false), kHeavy, 16, true).rows, 16);
+  EXPECT_EQ(of(prepared(false), kHeavy, 8, true).rows, 8);
+}
+
+TEST(DecideByCost, WithoutFiguresRunsWhatIsThere) {
+  EXPECT_EQ(of(prepared(false), TableCost({}), 7).rows, 7);
 }
 
 }  // namespace

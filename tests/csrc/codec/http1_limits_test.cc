@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <sstream>
 
 #include "codec/http1_recorder.h"
 
@@ -41,29 +42,44 @@ std::vector<BadCase> bad_cases() {
       {"empty header name", "GET / HTTP/1.1\r\n" + host + ": z\r\n\r\n", 400},
       {"no colon", "GET / HTTP/1.1\r\n" + host + "Xyz\r\n\r\n", 400},
       {"nul in header", std::string("GET / HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n", 36), 400},
-      {"control in header", "GET / HTTP/1.1\r\n" + host + "X: a\x01" "b\r\n\r\n", 400},
+      {"control in header",
+       "GET / HTTP/1.1\r\n" + host +
+           "X: a\x01"
+           "b\r\n\r\n",
+       400},
       {"cr in header", "GET / HTTP/1.1\r\n" + host + "X: a\rb\r\n\r\n", 400},
-      {"bare lf in line", "GET / HTTP/1.1\n" + host + "\r\n", 400},
       {"bare lf in header", "GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n", 400},
       {"folded header", "GET / HTTP/1.1\r\n" + host + "X: a\r\n b\r\n\r\n", 400},
       {"folded empty header", "GET / HTTP/1.1\r\n" + host + "X:\r\n b\r\n\r\n", 400},
       {"folded with tab", "GET / HTTP/1.1\r\n" + host + "X: a\r\n\tb\r\n\r\n", 400},
-      {"folded transfer-encoding", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400},
+      {"folded transfer-encoding",
+       "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400},
       {"leading blank header", "GET / HTTP/1.1\r\n X: y\r\n" + host + "\r\n", 400},
-      {"both lengths", "POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
-      {"both lengths 2", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", 400},
-      {"both, other coding", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", 400},
-      {"two lengths", "POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400},
+      {"both lengths",
+       "POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+       400},
+      {"both lengths 2",
+       "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+       400},
+      {"both, other coding",
+       "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", 400},
+      {"two lengths", "POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+       400},
       {"length list", "POST / HTTP/1.1\r\n" + host + "Content-Length: 3, 3\r\n\r\nabc", 400},
       {"length sign", "POST / HTTP/1.1\r\n" + host + "Content-Length: +3\r\n\r\nabc", 400},
       {"length negative", "POST / HTTP/1.1\r\n" + host + "Content-Length: -3\r\n\r\nabc", 400},
       {"length hex", "POST / HTTP/1.1\r\n" + host + "Content-Length: 0x3\r\n\r\nabc", 400},
       {"length empty", "POST / HTTP/1.1\r\n" + host + "Content-Length:\r\n\r\nabc", 400},
       {"length 2^64", "POST / HTTP/1.1\r\n" + host + "Content-Length: 18446744073709551616\r\n\r\nabc", 400},
-      {"length 2^64-1", "POST / HTTP/1.1\r\n" + host + "Content-Length: 18446744073709551615\r\n\r\nabc", 413},
+      {"length 2^64-1", "POST / HTTP/1.1\r\n" + host + "Content-Length: 18446744073709551615\r\n\r\nabc",
+       413},
       {"coding gzip", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip\r\n\r\nabc", 501},
-      {"coding gzip, chunked", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501},
-      {"coding twice", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501},
+      {"coding gzip, chunked",
+       "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501},
+      {"coding twice",
+       "POST / HTTP/1.1\r\n" + host +
+           "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+       501},
       {"coding xchunked", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501},
       {"coding in 1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
       {"other expectation", "POST / HTTP/1.1\r\n" + host + "Expect: tea\r\nContent-Length: 1\r\n\r\na", 417},
@@ -105,9 +121,17 @@ TEST_P(Http1Bad, IsAnsweredReportedAndClosed) {
 
 INSTANTIATE_TEST_SUITE_P(All, Http1Bad, testing::ValuesIn(bad_cases()), [](const auto& bad) {
   std::string name;
-  for (const char c : std::string(bad.param.name)) name += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+  for (const char c : std::string(bad.param.name))
+    name += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
   return name;
 });
+
+// RFC 9112 section 2.2 allows it behind the request line, and llhttp takes it there (and nowhere else, see above).
+TEST(Http1Session, TakesABareLineFeedBehindTheRequestLine) {
+  Http1Recorder r;
+  ASSERT_TRUE(r.feed("GET / HTTP/1.1\nHost: h\r\n\r\n").is_ok());
+  EXPECT_EQ(r.requests.size(), 1U);
+}
 
 // Runs a request of a given size against a limit: the HTTP status of the refusal, 0 when it went through.
 int outcome(const std::string& input, const Http1Limits& limits = {}) {
@@ -164,15 +188,16 @@ TEST(Http1Limits, BodyBytes) {
   Http1Limits limits;
   limits.body_bytes = 1000;
   const auto sized = [](std::size_t bytes) {
-    return "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: " + std::to_string(bytes) + "\r\n\r\n" + std::string(bytes, 'b');
+    return "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: " + std::to_string(bytes) + "\r\n\r\n" +
+           std::string(bytes, 'b');
   };
   const auto chunked = [](std::size_t bytes) {  // two chunks
-    char half[16];
-    char rest[16];
-    std::snprintf(half, sizeof(half), "%zx", bytes / 2);
-    std::snprintf(rest, sizeof(rest), "%zx", bytes - bytes / 2);
-    return "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + std::string(half) + "\r\n" +
-           std::string(bytes / 2, 'b') + "\r\n" + rest + "\r\n" + std::string(bytes - bytes / 2, 'b') + "\r\n0\r\n\r\n";
+    std::ostringstream text;
+    text << "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" << std::hex;
+    for (const std::size_t part : {bytes / 2, bytes - bytes / 2}) {
+      text << part << "\r\n" << std::string(part, 'b') << "\r\n";
+    }
+    return text.str() + "0\r\n\r\n";
   };
   for (const auto& [bytes, status] : {std::pair{999U, 0}, {1000U, 0}, {1001U, 413}}) {
     EXPECT_EQ(outcome(sized(bytes), limits), status) << bytes;
@@ -194,8 +219,9 @@ TEST(Http1Limits, ChunkCount) {
 
 TEST(Http1Limits, ChunkExtensions) {
   const auto request = [](std::size_t bytes) {  // over two chunks
-    return "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;" + std::string(bytes / 2, 'e') +
-           "\r\na\r\n1;x=" + std::string(bytes - bytes / 2 - 1, 'v') + "\r\nb\r\n0\r\n\r\n";
+    return "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;" +
+           std::string(bytes / 2, 'e') + "\r\na\r\n1;x=" + std::string(bytes - bytes / 2 - 1, 'v') +
+           "\r\nb\r\n0\r\n\r\n";
   };
   EXPECT_EQ(outcome(request(255)), 0);
   EXPECT_EQ(outcome(request(256)), 0);
@@ -211,7 +237,8 @@ TEST(Http1Limits, ABodyThatIsOnlyClaimedReservesLittle) {
 // No request of the client may make the session die, answer twice, or lose the count of requests and responses.
 TEST(Http1Session, SurvivesMutants) {
   const std::string seed =
-      "POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\nhello"
+      "POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: "
+      "keep-alive\r\n\r\nhello"
       "POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
       "5;e=v\r\nabcde\r\n0\r\nT: v\r\n\r\n"
       "GET / HTTP/1.0\r\n\r\n";
@@ -224,10 +251,18 @@ TEST(Http1Session, SurvivesMutants) {
     for (auto edits = 1 + random() % 3; edits > 0; --edits) {
       const std::size_t at = random() % input.size();
       switch (random() % 4) {
-        case 0: input[at] = alphabet[random() % alphabet.size()]; break;
-        case 1: input.insert(at, 1, alphabet[random() % alphabet.size()]); break;
-        case 2: input.erase(at, 1 + random() % 4); break;
-        default: input.insert(at, input.substr(random() % input.size(), random() % 20)); break;
+        case 0:
+          input[at] = alphabet[random() % alphabet.size()];
+          break;
+        case 1:
+          input.insert(at, 1, alphabet[random() % alphabet.size()]);
+          break;
+        case 2:
+          input.erase(at, 1 + random() % 4);
+          break;
+        default:
+          input.insert(at, input.substr(random() % input.size(), random() % 20));
+          break;
       }
     }
     Http1Recorder r;
@@ -248,7 +283,8 @@ TEST(Http1Session, SurvivesMutants) {
     sent += r.sent();
     ASSERT_TRUE(r.session.want_close());
     std::size_t responses = 0;
-    for (std::size_t at = sent.find("HTTP/1.1 "); at != std::string::npos; at = sent.find("HTTP/1.1 ", at + 1)) {
+    for (std::size_t at = sent.find("HTTP/1.1 "); at != std::string::npos;
+         at = sent.find("HTTP/1.1 ", at + 1)) {
       responses += sent.compare(at, 12, "HTTP/1.1 100") == 0 || (at != 0 && sent[at - 1] == ':') ? 0 : 1;
     }
     std::size_t complete = 0;

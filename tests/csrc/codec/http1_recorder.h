@@ -11,7 +11,9 @@
 
 namespace fastserve {
 
-inline std::span<const std::byte> wire(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+inline std::span<const std::byte> wire(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 class Http1Recorder : public Http1Events {
  public:
@@ -56,7 +58,8 @@ class Http1Recorder : public Http1Events {
 
   // Answers the open request with its own number and body.
   void answer(int status = 200) {
-    const std::string text = std::to_string(requests.size()) + ":" + (use_buffer ? std::string(buffer.view()) : requests.back().body);
+    const std::string text = std::to_string(requests.size()) + ":" +
+                             (use_buffer ? std::string(buffer.view()) : requests.back().body);
     session.respond(status, {}, text);
   }
 

@@ -13,8 +13,8 @@ namespace {
 constexpr std::string_view kGet = "GET /v2/health/live?x=1 HTTP/1.1\r\nHost: h\r\n\r\n";
 
 std::string post(std::string_view body, std::string_view headers = "") {
-  return "POST /p HTTP/1.1\r\nHost: h\r\n" + std::string(headers) + "Content-Length: " + std::to_string(body.size()) +
-         "\r\n\r\n" + std::string(body);
+  return "POST /p HTTP/1.1\r\nHost: h\r\n" + std::string(headers) +
+         "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
 }
 std::string reply(std::string_view body) {
   return "HTTP/1.1 200 OK\r\ncontent-length: " + std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
@@ -22,7 +22,9 @@ std::string reply(std::string_view body) {
 
 TEST(Http1Session, ShowsTheHead) {
   Http1Recorder r;
-  ASSERT_TRUE(r.feed("GET /a%20b?q=1&r=%2f HTTP/1.1\r\nHost: h\r\nX-Empty:\r\nX-Two:  a b \t\r\nx-TWO: c\r\n\r\n").is_ok());
+  ASSERT_TRUE(
+      r.feed("GET /a%20b?q=1&r=%2f HTTP/1.1\r\nHost: h\r\nX-Empty:\r\nX-Two:  a b \t\r\nx-TWO: c\r\n\r\n")
+          .is_ok());
   ASSERT_EQ(r.requests.size(), 1U);
   const auto& seen = r.requests[0];
   EXPECT_EQ(seen.line, "GET /a%20b");
@@ -45,7 +47,8 @@ TEST(Http1Head, FindsHeadersInAnyCase) {
 }
 
 TEST(Http1Session, ReducesAbsoluteTargets) {
-  for (const auto& [target, line] : {std::pair{"http://h:80/a/b?q", "GET /a/b"}, {"http://h", "GET /"}, {"/a#f", "GET /a"}}) {
+  for (const auto& [target, line] :
+       {std::pair{"http://h:80/a/b?q", "GET /a/b"}, {"http://h", "GET /"}, {"/a#f", "GET /a"}}) {
     Http1Recorder r;
     ASSERT_TRUE(r.feed(std::string("GET ") + target + " HTTP/1.1\r\nHost: h\r\n\r\n").is_ok()) << target;
     EXPECT_EQ(r.requests[0].line, line);
@@ -60,12 +63,15 @@ TEST(Http1Session, AnswersInOneMessage) {
   ASSERT_TRUE(r.feed(kGet).is_ok());
   EXPECT_TRUE(r.session.request_open());
   EXPECT_FALSE(r.session.has_output());
-  const Http1Header headers[] = {{"content-type", "text/plain"}, {"x", "a\r\nb"}, {"Content-Length", "99"},
+  const Http1Header headers[] = {{"content-type", "text/plain"},
+                                 {"x", "a\r\nb"},
+                                 {"Content-Length", "99"},
                                  {"Transfer-Encoding", "chunked"}};
   r.session.respond(404, headers, "hello");
   EXPECT_FALSE(r.session.request_open());
-  EXPECT_EQ(r.sent(),
-            "HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\nx: a  b\r\ncontent-length: 5\r\n\r\nhello");
+  EXPECT_EQ(
+      r.sent(),
+      "HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\nx: a  b\r\ncontent-length: 5\r\n\r\nhello");
   EXPECT_FALSE(r.session.want_close());
   r.session.respond(200, {}, "late");  // no open request: nothing
   EXPECT_FALSE(r.session.has_output());
@@ -114,7 +120,9 @@ TEST(Http1Session, ReadsBodiesIntoTheBufferOrInPieces) {
     EXPECT_EQ(r.requests[0].content_length, 5U);
     EXPECT_EQ(r.requests[0].body, "hello");
     ASSERT_TRUE(r.feed("POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
-                       "3;a;b=c\r\nabc\r\nA\r\n0123456789\r\n0\r\nX-Trailer: t\r\n\r\n").is_ok()) << r.error_reason;
+                       "3;a;b=c\r\nabc\r\nA\r\n0123456789\r\n0\r\nX-Trailer: t\r\n\r\n")
+                    .is_ok())
+        << r.error_reason;
     EXPECT_TRUE(r.requests[1].chunked);
     EXPECT_EQ(r.requests[1].body, "abc0123456789");
     EXPECT_EQ(r.requests[1].headers.size(), 2U);  // the trailer is none
@@ -164,7 +172,8 @@ TEST(Http1Session, StopsReadingWhileMuchIsHeld) {
 }
 
 TEST(Http1Session, TakesAnyCutOfTheInput) {
-  const std::string input = post("hello", "X-Long: " + std::string(300, 'v') + "\r\nX-None: \r\n") + std::string(kGet) +
+  const std::string input = post("hello", "X-Long: " + std::string(300, 'v') + "\r\nX-None: \r\n") +
+                            std::string(kGet) +
                             "POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
                             "5;ext=\"q\"\r\nabcde\r\n1\r\nf\r\n0\r\nT: v\r\n\r\n" +
                             "\r\n" + post("") + std::string(kGet);
@@ -183,7 +192,8 @@ TEST(Http1Session, TakesAnyCutOfTheInput) {
       const std::size_t n = run < 2 ? 1 : std::min<std::size_t>(1 + random() % 60, input.size() - at);
       ASSERT_TRUE(r.feed(input.substr(at, n)).is_ok());
       at += n;
-      while (!r.answer_at_end && random() % 3 == 0 && r.session.request_open() && r.requests.back().complete) {
+      while (!r.answer_at_end && random() % 3 == 0 && r.session.request_open() &&
+             r.requests.back().complete) {
         r.answer();
         ASSERT_TRUE(r.session.resume(0).is_ok());
       }
@@ -235,8 +245,10 @@ TEST(Http1Session, KeepsOrClosesAsAsked) {
 TEST(Http1Session, IgnoresUpgrade) {
   Http1Recorder r;
   r.answer_at_end = true;
-  ASSERT_TRUE(r.feed("POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab" +
-                     std::string(kGet)).is_ok());
+  ASSERT_TRUE(r.feed("POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: "
+                     "2\r\n\r\nab" +
+                     std::string(kGet))
+                  .is_ok());
   ASSERT_EQ(r.requests.size(), 2U);
   EXPECT_EQ(r.requests[0].body, "ab");
 }
@@ -296,7 +308,8 @@ TEST(Http1Session, StreamsToHttp10UntilClose) {
 TEST(Http1Session, SaysContinueWhenTheBodyIsWanted) {
   Http1Recorder r;
   r.answer_at_end = true;
-  ASSERT_TRUE(r.feed("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n").is_ok());
+  ASSERT_TRUE(
+      r.feed("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n").is_ok());
   EXPECT_EQ(r.sent(), "HTTP/1.1 100 Continue\r\n\r\n");
   ASSERT_TRUE(r.feed("ab").is_ok());
   EXPECT_EQ(r.sent(), reply("1:ab"));
@@ -307,7 +320,8 @@ TEST(Http1Session, SaysContinueWhenTheBodyIsWanted) {
 TEST(Http1Session, RefusesInsteadOfContinueAndCloses) {
   Http1Recorder r;
   r.answer_at_head = true;
-  ASSERT_TRUE(r.feed("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").is_ok());
+  ASSERT_TRUE(
+      r.feed("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").is_ok());
   EXPECT_EQ(r.sent(), "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n1:");
   EXPECT_TRUE(r.session.want_close());
 }
@@ -376,7 +390,8 @@ TEST(Http1Session, ReportsRequestsCutByTheClient) {
   EXPECT_EQ(idle.errors, 0);
 
   Http1Recorder piped;  // the second one is cut
-  ASSERT_TRUE(piped.feed(std::string(kGet) + "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nab").is_ok());
+  ASSERT_TRUE(
+      piped.feed(std::string(kGet) + "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nab").is_ok());
   piped.session.end_of_input();
   piped.answer();
   ASSERT_TRUE(piped.session.resume(0).is_ok());
@@ -411,7 +426,8 @@ TEST(Http1Session, TimesOutIdleHeadAndBody) {
 }
 
 TEST(Http1Session, Answers408) {
-  for (const char* input : {"GET / HTTP/1.1\r\nHo", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\na"}) {
+  for (const char* input :
+       {"GET / HTTP/1.1\r\nHo", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\na"}) {
     Http1Recorder r;
     ASSERT_TRUE(r.feed(input, 0).is_ok());
     r.session.expire(r.session.deadline() - 1);

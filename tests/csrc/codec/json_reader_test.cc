@@ -18,7 +18,9 @@ Status check(std::string_view text, const JsonLimits& limits = {}) {
   return reader.status();
 }
 
-std::string message(std::string_view text, const JsonLimits& limits = {}) { return check(text, limits).message(); }
+std::string message(std::string_view text, const JsonLimits& limits = {}) {
+  return check(text, limits).message();
+}
 
 TEST(JsonReader, AcceptsEveryKindOfValue) {
   for (const char* text : {"null", "true", "false", "0", "-0", "1.5e+10", "\"\"", "[]", "{}", " [ 1 , 2 ] ",
@@ -82,14 +84,16 @@ TEST(JsonReader, FindsBadUtf8FarInside) {
   for (const std::size_t at : {0U, 1U, 63U, 64U, 65U, 1000U, 4095U, 9999U}) {
     std::string text = "\"" + std::string(10'000, 'x') + "\"";
     text[1 + at] = '\x80';
-    EXPECT_NE(message(text).find("at byte " + std::to_string(1 + at) + " "), std::string::npos) << at << message(text);
+    EXPECT_NE(message(text).find("at byte " + std::to_string(1 + at) + " "), std::string::npos)
+        << at << message(text);
   }
   EXPECT_NE(message("\"" + std::string(1000, '\x80') + "\"").find("at byte 1 "), std::string::npos);
 }
 
 TEST(JsonReader, HoldsItsLimits) {
   const auto nested = [](int depth) {
-    return std::string(static_cast<std::size_t>(depth), '[') + std::string(static_cast<std::size_t>(depth), ']');
+    return std::string(static_cast<std::size_t>(depth), '[') +
+           std::string(static_cast<std::size_t>(depth), ']');
   };
   EXPECT_TRUE(check(nested(31)).is_ok());
   EXPECT_TRUE(check(nested(32)).is_ok());
@@ -156,7 +160,8 @@ TEST(JsonNumber, ReadsManyDigits) {
   EXPECT_EQ(number("0.00000000000000000000000001234567").as_double(), 1.234567e-26);
   EXPECT_EQ(number("0.0000000000000000000000001234567890123456789").as_double(), 1.234567890123456789e-25);
   EXPECT_EQ(number("12345678901234567890.5").as_double(), 12345678901234567890.5);
-  EXPECT_EQ(number("1234567890123456789012345678901234567890").as_double(), 1234567890123456789012345678901234567890.0);
+  EXPECT_EQ(number("1234567890123456789012345678901234567890").as_double(),
+            1234567890123456789012345678901234567890.0);
   EXPECT_EQ(number("0.10000000000000000555111512312578270211815834045410156").as_double(), 0.1);
   EXPECT_EQ(number("1234567.12345678").as_double(), 1234567.12345678);
   EXPECT_EQ(number("12345678").as_uint64(), 12345678U);
@@ -228,10 +233,18 @@ TEST(JsonReader, AgreesWithSimdjsonOnMutants) {
     for (auto edits = 1 + random() % 3; edits > 0 && !text.empty(); --edits) {
       const std::size_t at = random() % text.size();
       switch (random() % 4) {
-        case 0: text[at] = alphabet[random() % alphabet.size()]; break;
-        case 1: text.insert(at, 1, alphabet[random() % alphabet.size()]); break;
-        case 2: text.erase(at, 1); break;
-        default: text.resize(at + 1); break;
+        case 0:
+          text[at] = alphabet[random() % alphabet.size()];
+          break;
+        case 1:
+          text.insert(at, 1, alphabet[random() % alphabet.size()]);
+          break;
+        case 2:
+          text.erase(at, 1);
+          break;
+        default:
+          text.resize(at + 1);
+          break;
       }
     }
     simdjson::dom::element element;
@@ -239,7 +252,9 @@ TEST(JsonReader, AgreesWithSimdjsonOnMutants) {
     if (judge == simdjson::NUMBER_ERROR) continue;
     if (text.find("\\u") != std::string::npos && text.find("\\u00e9") == std::string::npos) continue;
     const bool ours = check(text).is_ok();
-    ASSERT_EQ(ours, judge == simdjson::SUCCESS) << text << "\n" << message(text) << "\n" << simdjson::error_message(judge);
+    ASSERT_EQ(ours, judge == simdjson::SUCCESS) << text << "\n"
+                                                << message(text) << "\n"
+                                                << simdjson::error_message(judge);
     accepted += ours ? 1 : 0;
   }
   EXPECT_GT(accepted, 500);

@@ -30,7 +30,8 @@ TEST(JsonWriter, SetsCommasAndEscapes) {
   json.unsigned_integer(UINT64_MAX);
   json.end_object();
   EXPECT_EQ(out.view(),
-            "{\"a\\\"b\":[-1,true,null,\"\\u0001\\n\\\\\\u007f/\xc3\xa9\",[]],\"c\":{},\"d\":18446744073709551615}");
+            "{\"a\\\"b\":[-1,true,null,\"\\u0001\\n\\\\\\u007f/"
+            "\xc3\xa9\",[]],\"c\":{},\"d\":18446744073709551615}");
 }
 
 TEST(JsonWriter, WritesShortestNumbers) {
@@ -85,8 +86,9 @@ TEST(ErrorBody, IsAlwaysShortValidJson) {
   EXPECT_EQ(parsed_error(error_body("")), "");
   EXPECT_EQ(parsed_error(error_body("bad \xff byte")), "bad ? byte");
   EXPECT_EQ(parsed_error(error_body(std::string("nul\0!", 5))), std::string("nul\0!", 5));
-  for (const std::string& unit : {std::string("a"), std::string("\""), std::string("\x01"), std::string("\xe2\x82\xac"),
-                                  std::string("\xf0\x9f\x98\x80"), std::string("\xff")}) {
+  for (const std::string& unit :
+       {std::string("a"), std::string("\""), std::string("\x01"), std::string("\xe2\x82\xac"),
+        std::string("\xf0\x9f\x98\x80"), std::string("\xff")}) {
     for (const std::size_t count : {100U, 1000U, 1012U, 1013U, 1014U, 5000U}) {
       std::string message;
       for (std::size_t i = 0; i < count; ++i) message += unit;

@@ -14,7 +14,8 @@ struct Decoded {
   RestForm form = RestForm::kJson;
   Status status;
 
-  explicit Decoded(std::string text, std::optional<std::string_view> length = std::nullopt) : body(std::move(text)) {
+  explicit Decoded(std::string text, std::optional<std::string_view> length = std::nullopt)
+      : body(std::move(text)) {
     request.model_name = "m";
     status = decode_rest_infer(std::as_bytes(std::span(body)), length, request, form);
   }
@@ -32,10 +33,13 @@ struct Decoded {
 };
 
 std::string with_data(const char* dtype, const char* shape, const std::string& data) {
-  return std::string(R"({"inputs":[{"name":"x","shape":)") + shape + R"(,"datatype":")" + dtype + R"(","data":)" + data + "}]}";
+  return std::string(R"({"inputs":[{"name":"x","shape":)") + shape + R"(,"datatype":")" + dtype +
+         R"(","data":)" + data + "}]}";
 }
 // A request of one JSON input "x" of one dimension and that many elements, given as text.
-Decoded typed(const char* dtype, const char* shape, const std::string& data) { return Decoded(with_data(dtype, shape, data)); }
+Decoded typed(const char* dtype, const char* shape, const std::string& data) {
+  return Decoded(with_data(dtype, shape, data));
+}
 
 void expect_refused(const Decoded& d, std::string_view words, Code code = Code::kInvalidArgument) {
   EXPECT_EQ(d.status.code(), code) << d.body;
@@ -43,7 +47,8 @@ void expect_refused(const Decoded& d, std::string_view words, Code code = Code::
 }
 
 TEST(RestDecode, ReadsAWholeRequest) {
-  const Decoded d(R"({"id":"a\"b","parameters":{"priority":3,"timeout":250,"n":-7,"u":18446744073709551615,"d":1.5,
+  const Decoded d(
+      R"({"id":"a\"b","parameters":{"priority":3,"timeout":250,"n":-7,"u":18446744073709551615,"d":1.5,
       "s":"t\n","b":false},"unknown":[{"x":[1]}],
       "inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,2.5,-3e0,0.1],"extra":null,
                  "parameters":{"content_type":"np"}},
@@ -84,21 +89,29 @@ TEST(RestDecode, TakesKeysInAnyOrder) {
 TEST(RestDecode, StoresEveryDtype) {
   EXPECT_EQ(typed("BOOL", "[4]", "[true,false,1,0]").bytes(), std::string("\1\0\1\0", 4));
   EXPECT_EQ(typed("UINT8", "[2]", "[0,255]").values<std::uint8_t>(), (std::vector<std::uint8_t>{0, 255}));
-  EXPECT_EQ(typed("UINT16", "[2]", "[0,65535]").values<std::uint16_t>(), (std::vector<std::uint16_t>{0, 65535}));
-  EXPECT_EQ(typed("UINT32", "[1]", "[4294967295]").values<std::uint32_t>(), (std::vector<std::uint32_t>{UINT32_MAX}));
-  EXPECT_EQ(typed("UINT64", "[1]", "[18446744073709551615]").values<std::uint64_t>(), (std::vector<std::uint64_t>{UINT64_MAX}));
+  EXPECT_EQ(typed("UINT16", "[2]", "[0,65535]").values<std::uint16_t>(),
+            (std::vector<std::uint16_t>{0, 65535}));
+  EXPECT_EQ(typed("UINT32", "[1]", "[4294967295]").values<std::uint32_t>(),
+            (std::vector<std::uint32_t>{UINT32_MAX}));
+  EXPECT_EQ(typed("UINT64", "[1]", "[18446744073709551615]").values<std::uint64_t>(),
+            (std::vector<std::uint64_t>{UINT64_MAX}));
   EXPECT_EQ(typed("INT8", "[2]", "[-128,127]").values<std::int8_t>(), (std::vector<std::int8_t>{-128, 127}));
   EXPECT_EQ(typed("INT16", "[1]", "[-32768]").values<std::int16_t>(), (std::vector<std::int16_t>{-32768}));
-  EXPECT_EQ(typed("INT32", "[1]", "[-2147483648]").values<std::int32_t>(), (std::vector<std::int32_t>{INT32_MIN}));
-  EXPECT_EQ(typed("INT64", "[1]", "[-9223372036854775808]").values<std::int64_t>(), (std::vector<std::int64_t>{INT64_MIN}));
-  EXPECT_EQ(typed("FP32", "[3]", "[0.1,1e-45,3.4028235e38]").values<float>(), (std::vector<float>{0.1F, 1e-45F, 3.4028235e38F}));
-  EXPECT_EQ(typed("FP64", "[2]", "[0.1,1.7976931348623157e308]").values<double>(), (std::vector<double>{0.1, 1.7976931348623157e308}));
+  EXPECT_EQ(typed("INT32", "[1]", "[-2147483648]").values<std::int32_t>(),
+            (std::vector<std::int32_t>{INT32_MIN}));
+  EXPECT_EQ(typed("INT64", "[1]", "[-9223372036854775808]").values<std::int64_t>(),
+            (std::vector<std::int64_t>{INT64_MIN}));
+  EXPECT_EQ(typed("FP32", "[3]", "[0.1,1e-45,3.4028235e38]").values<float>(),
+            (std::vector<float>{0.1F, 1e-45F, 3.4028235e38F}));
+  EXPECT_EQ(typed("FP64", "[2]", "[0.1,1.7976931348623157e308]").values<double>(),
+            (std::vector<double>{0.1, 1.7976931348623157e308}));
   EXPECT_EQ(typed("BYTES", "[3]", R"(["ab","","\u00e9\n"])").bytes(),
             std::string("\2\0\0\0ab\0\0\0\0\3\0\0\0\xc3\xa9\n", 17));
 }
 
 TEST(RestDecode, ChecksElements) {
-  expect_refused(typed("UINT8", "[6]", "[0,1,2,3,4,300]"), R"(inputs["x"].data[5]: got 300, want 0..255 for UINT8)");
+  expect_refused(typed("UINT8", "[6]", "[0,1,2,3,4,300]"),
+                 R"(inputs["x"].data[5]: got 300, want 0..255 for UINT8)");
   expect_refused(typed("UINT8", "[1]", "[256]"), "want 0..255");
   expect_refused(typed("UINT8", "[1]", "[-1]"), "got -1, want 0..255");
   expect_refused(typed("INT8", "[1]", "[128]"), "want -128..127 for INT8");
@@ -107,7 +120,8 @@ TEST(RestDecode, ChecksElements) {
   expect_refused(typed("INT16", "[1]", "[32768]"), "want -32768..32767");
   expect_refused(typed("INT32", "[1]", "[2147483648]"), "want -2147483648..2147483647");
   expect_refused(typed("UINT32", "[1]", "[4294967296]"), "want 0..4294967295");
-  expect_refused(typed("INT64", "[1]", "[9223372036854775808]"), "want -9223372036854775808..9223372036854775807");
+  expect_refused(typed("INT64", "[1]", "[9223372036854775808]"),
+                 "want -9223372036854775808..9223372036854775807");
   expect_refused(typed("UINT64", "[1]", "[18446744073709551616]"), "want 0..18446744073709551615");
   expect_refused(typed("INT32", "[1]", "[1.5]"), "got 1.5, want -2147483648..2147483647 for INT32");
   expect_refused(typed("INT32", "[1]", "[1.0]"), "got 1.0");
@@ -151,7 +165,8 @@ TEST(RestDecode, MatchesDataWithTheShape) {
   expect_refused(typed("INT8", "[1000000000]", "[1]"), "got fewer elements than shape [1000000000] has");
   expect_refused(typed("INT8", "[1099511627776]", "[1]"), "fewer than 2^40 elements");
   expect_refused(typed("INT8", "[4294967296,4294967296]", "[1]"), "fewer than 2^40 elements");
-  expect_refused(typed("INT8", "[-1]", "[1]"), R"(inputs["x"].shape[0]: got -1, want an integer of 0 or more)");
+  expect_refused(typed("INT8", "[-1]", "[1]"),
+                 R"(inputs["x"].shape[0]: got -1, want an integer of 0 or more)");
   expect_refused(typed("INT8", "[1.0]", "[1]"), "shape[0]: got 1.0");
   expect_refused(typed("INT8", "[9223372036854775808]", "[1]"), "shape[0]: got 9223372036854775808");
   expect_refused(typed("INT8", "[\"1\"]", "[1]"), "shape[0]: got another type, want an integer");
@@ -185,7 +200,8 @@ TEST(RestDecode, NamesWhatIsMissingOrWrong) {
       {"{\"inputs\":[{\"name\":\"x\",\"shape\":[1]}]}", "inputs[\"x\"].datatype: missing"},
       {"{\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"INT8\"}]}", "inputs[\"x\"].data: missing"},
       {"{\"inputs\":[{\"name\":1}]}", "inputs[0].name: got another type, want a string"},
-      {"{\"inputs\":[{\"name\":\"x\",\"datatype\":\"fp32\"}]}", "inputs[\"x\"].datatype: got 'fp32', want BOOL"},
+      {"{\"inputs\":[{\"name\":\"x\",\"datatype\":\"fp32\"}]}",
+       "inputs[\"x\"].datatype: got 'fp32', want BOOL"},
       {"{\"id\":7}", "id: got another type, want a string"},
       {"{\"id\":\"a\",\"id\":\"b\"}", "id: given twice"},
       {"{\"inputs\":[],\"inputs\":[]}", "inputs: given twice"},
@@ -194,20 +210,25 @@ TEST(RestDecode, NamesWhatIsMissingOrWrong) {
       {"{\"inputs\":[{\"data\":[1],\"data\":[1]}]}", "inputs[0].data: given twice"},
       {"{\"parameters\":{\"a\":1,\"a\":2}}", "parameters[\"a\"]: given twice"},
       {"{\"parameters\":{\"timeout\":1,\"timeout\":1}}", "parameters[\"timeout\"]: given twice"},
-      {"{\"parameters\":{\"a\":null}}", "parameters[\"a\"]: got another type, want a boolean, a number or a string"},
+      {"{\"parameters\":{\"a\":null}}",
+       "parameters[\"a\"]: got another type, want a boolean, a number or a string"},
       {"{\"parameters\":{\"a\":1e999}}", "parameters[\"a\"]: got 1e999, want a number that 64 bits hold"},
       {"{\"parameters\":{\"a\":99999999999999999999}}", "want a number that 64 bits hold"},
-      {"{\"parameters\":{\"priority\":-1}}", "parameters[\"priority\"]: got -1, want an integer in 0..4294967295"},
+      {"{\"parameters\":{\"priority\":-1}}",
+       "parameters[\"priority\"]: got -1, want an integer in 0..4294967295"},
       {"{\"parameters\":{\"timeout\":\"5\"}}", "parameters[\"timeout\"]: got another type, want an integer"},
-      {"{\"parameters\":{\"timeout\":9223372036854775807}}", "parameters[\"timeout\"]: got 9223372036854775807"},
+      {"{\"parameters\":{\"timeout\":9223372036854775807}}",
+       "parameters[\"timeout\"]: got 9223372036854775807"},
       {"{\"parameters\":{\"triton_x\":1}}", "are reserved"},
-      {"{\"parameters\":{\"binary_data_output\":1}}", "binary_data_output\"]: got another type, want true or false"},
+      {"{\"parameters\":{\"binary_data_output\":1}}",
+       "binary_data_output\"]: got another type, want true or false"},
       {"{\"parameters\":[]}", "parameters: got another type, want an object"},
       {"{\"outputs\":{}}", "outputs: got another type, want an array"},
       {"{\"outputs\":[{}]}", "outputs[0].name: missing"},
       {"{\"outputs\":[{\"name\":\"p\",\"parameters\":{\"binary_data\":1}}]}",
        "outputs[\"p\"].parameters[\"binary_data\"]: got 1, want true or false"},
-      {"{\"outputs\":[{\"name\":\"p\",\"parameters\":{\"classification\":0}}]}", "got 0, want an integer in 1.."},
+      {"{\"outputs\":[{\"name\":\"p\",\"parameters\":{\"classification\":0}}]}",
+       "got 0, want an integer in 1.."},
       {"{\"inputs\":[]}garbage", "unexpected text behind the end"},
       {"{\"inputs\":[]", "the text ends too early"},
   };
@@ -215,17 +236,21 @@ TEST(RestDecode, NamesWhatIsMissingOrWrong) {
 }
 
 TEST(RestDecode, RefusesSharedMemory) {
-  expect_refused(Decoded(R"({"inputs":[{"name":"x","shape":[1],"datatype":"INT8","parameters":{"shared_memory_region":"r"}}]})"),
-                 "shared memory over REST is not supported yet", Code::kUnimplemented);
-  expect_refused(Decoded(R"({"inputs":[],"outputs":[{"name":"p","parameters":{"shared_memory_byte_size":4}}]})"),
-                 R"(outputs["p"].parameters["shared_memory_byte_size"])", Code::kUnimplemented);
+  expect_refused(
+      Decoded(
+          R"({"inputs":[{"name":"x","shape":[1],"datatype":"INT8","parameters":{"shared_memory_region":"r"}}]})"),
+      "shared memory over REST is not supported yet", Code::kUnimplemented);
+  expect_refused(
+      Decoded(R"({"inputs":[],"outputs":[{"name":"p","parameters":{"shared_memory_byte_size":4}}]})"),
+      R"(outputs["p"].parameters["shared_memory_byte_size"])", Code::kUnimplemented);
 }
 
 TEST(RestDecode, HoldsItsLimits) {
   const auto inputs = [](int count) {
     std::string text = "{\"inputs\":[";
     for (int i = 0; i < count; ++i) {
-      text += std::string(i == 0 ? "" : ",") + R"({"name":"x)" + std::to_string(i) + R"(","shape":[1],"datatype":"INT8","data":[1]})";
+      text += std::string(i == 0 ? "" : ",") + R"({"name":"x)" + std::to_string(i) +
+              R"(","shape":[1],"datatype":"INT8","data":[1]})";
     }
     return Decoded(text + "]}");
   };
@@ -234,12 +259,14 @@ TEST(RestDecode, HoldsItsLimits) {
   expect_refused(inputs(65), "inputs: got more than 64");
   const auto outputs = [](int count) {
     std::string text = "{\"inputs\":[],\"outputs\":[";
-    for (int i = 0; i < count; ++i) text += std::string(i == 0 ? "" : ",") + R"({"name":"x)" + std::to_string(i) + "\"}";
+    for (int i = 0; i < count; ++i)
+      text += std::string(i == 0 ? "" : ",") + R"({"name":"x)" + std::to_string(i) + "\"}";
     return Decoded(text + "]}");
   };
   EXPECT_TRUE(outputs(64).status.is_ok());
   expect_refused(outputs(65), "outputs: got more than 64");
-  expect_refused(typed("INT64", "[1]", "[" + std::string(65, '1') + "]"), "a number longer than 64 characters");
+  expect_refused(typed("INT64", "[1]", "[" + std::string(65, '1') + "]"),
+                 "a number longer than 64 characters");
   expect_refused(Decoded("{\"x\":" + std::string(100'000, '[')), "nested deeper than 32");
   // Errors do not echo more than 128 bytes of what the client sent.
   const Decoded d(R"({"inputs":[{"name":")" + std::string(5000, 'n') + R"("}]})");
@@ -259,19 +286,25 @@ TEST(RestDecode, SlicesBinaryDataInOrder) {
   EXPECT_EQ(d.bytes(0), "AAAABBBB");
   EXPECT_EQ(d.bytes(1), "\3");
   EXPECT_EQ(d.bytes(2), std::string("\1\0\0\0z", 5));
-  EXPECT_EQ(static_cast<const void*>(d.request.inputs[0].data.data()), d.body.data() + json.size());  // no copy
+  EXPECT_EQ(static_cast<const void*>(d.request.inputs[0].data.data()),
+            d.body.data() + json.size());  // no copy
 }
 
 TEST(RestDecode, ChecksBinarySizes) {
   const std::string json = kBinary;
   const std::string length = std::to_string(json.size());
-  expect_refused(Decoded(json + "AAAABBBBxxxx", length), "unexpected size for input 'y', expecting 5 additional bytes for model 'm'");
+  expect_refused(Decoded(json + "AAAABBBBxxxx", length),
+                 "unexpected size for input 'y', expecting 5 additional bytes for model 'm'");
   expect_refused(Decoded(json + "AAAABBBBxxxx", length), "but the body has 4 bytes left");
-  expect_refused(Decoded(json + "AAAABBBBxxxxx?", length), "unexpected additional input data for model 'm': got 1 bytes");
+  expect_refused(Decoded(json + "AAAABBBBxxxxx?", length),
+                 "unexpected additional input data for model 'm': got 1 bytes");
   expect_refused(Decoded(json, length), "unexpected size for input 'x', expecting 8 additional bytes");
   expect_refused(Decoded(json), "the request has no header Inference-Header-Content-Length");
   const auto sized = [](const char* size) {
-    const std::string text = std::string(R"({"inputs":[{"name":"x","shape":[1],"datatype":"INT8","parameters":{"binary_data_size":)") + size + "}}]}";
+    const std::string text =
+        std::string(
+            R"({"inputs":[{"name":"x","shape":[1],"datatype":"INT8","parameters":{"binary_data_size":)") +
+        size + "}}]}";
     return Decoded(text + "a", std::to_string(text.size()));
   };
   EXPECT_TRUE(sized("1").status.is_ok());
@@ -283,8 +316,10 @@ TEST(RestDecode, ChecksBinarySizes) {
   expect_refused(sized("18446744073709551615"), "got 18446744073709551615, want an integer");
   expect_refused(sized("\"1\""), "got another type, want an integer");
   expect_refused(sized("1,\"binary_data_size\":1"), "given twice");
-  const std::string both = R"({"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[1],"parameters":{"binary_data_size":1}}]})";
-  expect_refused(Decoded(both + "a", std::to_string(both.size())), "got both data and parameters.binary_data_size");
+  const std::string both =
+      R"({"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[1],"parameters":{"binary_data_size":1}}]})";
+  expect_refused(Decoded(both + "a", std::to_string(both.size())),
+                 "got both data and parameters.binary_data_size");
 }
 
 TEST(RestDecode, ChecksTheHeaderLength) {
@@ -292,9 +327,10 @@ TEST(RestDecode, ChecksTheHeaderLength) {
   const std::string n = std::to_string(json.size());
   EXPECT_TRUE(Decoded(json, n).status.is_ok());
   const std::string range = "inference header size should be in range (0, " + n + "), got: ";
-  for (const std::string& bad : {std::to_string(json.size() + 1), std::string("-1"), std::string("-9223372036854775809"),
-                                std::string("9223372036854775808"), std::string("18446744073709551616"), std::string(""),
-                                std::string("1x"), std::string(" 1"), std::string("+1"), std::string("0x10"), std::string("1.0")}) {
+  for (const std::string& bad :
+       {std::to_string(json.size() + 1), std::string("-1"), std::string("-9223372036854775809"),
+        std::string("9223372036854775808"), std::string("18446744073709551616"), std::string(""),
+        std::string("1x"), std::string(" 1"), std::string("+1"), std::string("0x10"), std::string("1.0")}) {
     expect_refused(Decoded(json, bad), range + bad);
   }
   expect_refused(Decoded(json, std::to_string(json.size() - 1)), "failed to parse the request JSON buffer");
@@ -321,7 +357,9 @@ TEST(RestRaw, MakesOneRow) {
   Decoded d(std::string(16, 'r'), "0");
   ASSERT_TRUE(d.status.is_ok());
   ASSERT_EQ(d.form, RestForm::kRaw);
-  ASSERT_TRUE(complete_raw_request(raw_signature(DType::kFp32, {-1, 4}, 8), "m", std::as_bytes(std::span(d.body)), d.request).is_ok());
+  ASSERT_TRUE(complete_raw_request(raw_signature(DType::kFp32, {-1, 4}, 8), "m",
+                                   std::as_bytes(std::span(d.body)), d.request)
+                  .is_ok());
   ASSERT_EQ(d.request.inputs.size(), 1U);
   EXPECT_EQ(d.request.inputs[0].name, "x");
   EXPECT_EQ(d.request.inputs[0].shape, (Shape{1, 4}));
@@ -332,7 +370,9 @@ TEST(RestRaw, MakesOneRow) {
 
 TEST(RestRaw, FillsTheDynamicDimension) {
   const std::string body(24, 'r');
-  const auto complete = [&](const Signature& s, Request& r) { return complete_raw_request(s, "m", std::as_bytes(std::span(body)), r); };
+  const auto complete = [&](const Signature& s, Request& r) {
+    return complete_raw_request(s, "m", std::as_bytes(std::span(body)), r);
+  };
   Request batched;
   ASSERT_TRUE(complete(raw_signature(DType::kFp32, {-1, 2, -1}, 8), batched).is_ok());
   EXPECT_EQ(batched.inputs[0].shape, (Shape{1, 2, 3}));
@@ -359,9 +399,11 @@ TEST(RestRaw, RefusesModelsAndSizesThatDoNotFit) {
   Signature two = raw_signature(DType::kFp32, {-1, 4}, 8);
   two.inputs.push_back(two.inputs[0]);
   EXPECT_NE(why(two).find("has 2 inputs, want 1"), std::string::npos);
-  EXPECT_NE(why(raw_signature(DType::kFp32, {-1, -1}, 0)).find("more than one dynamic dimension"), std::string::npos);
+  EXPECT_NE(why(raw_signature(DType::kFp32, {-1, -1}, 0)).find("more than one dynamic dimension"),
+            std::string::npos);
   EXPECT_NE(why(raw_signature(DType::kFp32, {-1}, 0)).find("got 10 bytes"), std::string::npos);
-  EXPECT_NE(why(raw_signature(DType::kBytes, {-1, 2}, 8)).find("BYTES input of more than one element"), std::string::npos);
+  EXPECT_NE(why(raw_signature(DType::kBytes, {-1, 2}, 8)).find("BYTES input of more than one element"),
+            std::string::npos);
 }
 
 // No body reads outside of itself (the heap block is exact: ASan watches), and what is accepted fits its shape.
@@ -378,10 +420,18 @@ TEST(RestDecode, SurvivesMutants) {
     for (auto edits = random() % 3; edits > 0; --edits) {
       const std::size_t at = random() % text.size();
       switch (random() % 4) {
-        case 0: text[at] = alphabet[random() % alphabet.size()]; break;
-        case 1: text.insert(at, 1, alphabet[random() % alphabet.size()]); break;
-        case 2: text.erase(at, 1 + random() % 8); break;
-        default: text.insert(at, text.substr(random() % text.size(), random() % 30)); break;
+        case 0:
+          text[at] = alphabet[random() % alphabet.size()];
+          break;
+        case 1:
+          text.insert(at, 1, alphabet[random() % alphabet.size()]);
+          break;
+        case 2:
+          text.erase(at, 1 + random() % 8);
+          break;
+        default:
+          text.insert(at, text.substr(random() % text.size(), random() % 30));
+          break;
       }
     }
     const std::string length = std::to_string(random() % 8 == 0 ? random() % (text.size() + 4) : text.size());
@@ -394,7 +444,8 @@ TEST(RestDecode, SurvivesMutants) {
     RestForm form;
     const Status status = decode_rest_infer(std::as_bytes(std::span(exact)), length, request, form);
     if (!status.is_ok()) {
-      ASSERT_TRUE(status.code() == Code::kInvalidArgument || status.code() == Code::kUnimplemented) << status.message();
+      ASSERT_TRUE(status.code() == Code::kInvalidArgument || status.code() == Code::kUnimplemented)
+          << status.message();
       ASSERT_LT(status.message().size(), 600U);
       continue;
     }

@@ -59,12 +59,11 @@ TEST_F(RestEncode, WritesFlatJson) {
   add<std::uint8_t>("b", DType::kBool, {2}, {1, 0});
   add<std::int64_t>("n", DType::kInt64, {0}, {});
   add_bytes("s", DType::kBytes, {2}, std::string("\2\0\0\0a\n\0\0\0\0", 10));
-  EXPECT_EQ(text(),
-            R"({"id":"q\"7","model_name":"m","model_version":"3","outputs":[)"
-            R"({"name":"p","datatype":"FP32","shape":[2,2],"data":[1,0.1,-2.5,3e+10]},)"
-            R"({"name":"b","datatype":"BOOL","shape":[2],"data":[true,false]},)"
-            R"({"name":"n","datatype":"INT64","shape":[0],"data":[]},)"
-            R"({"name":"s","datatype":"BYTES","shape":[2],"data":["a\n",""]}]})");
+  EXPECT_EQ(text(), R"({"id":"q\"7","model_name":"m","model_version":"3","outputs":[)"
+                    R"({"name":"p","datatype":"FP32","shape":[2,2],"data":[1,0.1,-2.5,3e+10]},)"
+                    R"({"name":"b","datatype":"BOOL","shape":[2],"data":[true,false]},)"
+                    R"({"name":"n","datatype":"INT64","shape":[0],"data":[]},)"
+                    R"({"name":"s","datatype":"BYTES","shape":[2],"data":["a\n",""]}]})");
   EXPECT_EQ(head_.content_type, "application/json");
   EXPECT_EQ(head_.json_length, std::nullopt);
 }
@@ -117,12 +116,14 @@ TEST_F(RestEncode, IsPlainJsonWhenAllBinariesAreEmpty) {
 
 TEST_F(RestEncode, RefusesWhatJsonCannotHold) {
   add_bytes("h", DType::kFp16, {1}, "hh");
-  refused(Code::kInvalidArgument, R"(outputs["h"].data: datatype FP16 has no JSON form; ask for binary data)");
+  refused(Code::kInvalidArgument,
+          R"(outputs["h"].data: datatype FP16 has no JSON form; ask for binary data)");
 }
 
 TEST_F(RestEncode, RefusesBytesThatAreNoUtf8) {
   add_bytes("s", DType::kBytes, {2}, std::string("\1\0\0\0a\1\0\0\0\xff", 10));
-  refused(Code::kInvalidArgument, R"(outputs["s"].data[1]: not UTF-8, which JSON needs; ask for binary data)");
+  refused(Code::kInvalidArgument,
+          R"(outputs["s"].data[1]: not UTF-8, which JSON needs; ask for binary data)");
 }
 
 TEST_F(RestEncode, BlamesTheModelForCutBytes) {

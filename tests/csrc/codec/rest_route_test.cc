@@ -25,7 +25,8 @@ TEST(RestRoute, MatchesTheHotRoute) {
   EXPECT_EQ(match("/v2/models/m/infer"), (Matched{RestMatch::kInfer, "m", ""}));
   EXPECT_EQ(match("/v2/models/m/versions/3/infer"), (Matched{RestMatch::kInfer, "m", "3"}));
   EXPECT_EQ(match("/v2/models/infer/infer"), (Matched{RestMatch::kInfer, "infer", ""}));
-  EXPECT_EQ(match("/v2/models/versions/versions/versions/infer"), (Matched{RestMatch::kInfer, "versions", "versions"}));
+  EXPECT_EQ(match("/v2/models/versions/versions/versions/infer"),
+            (Matched{RestMatch::kInfer, "versions", "versions"}));
 }
 
 TEST(RestRoute, DecodesNamesOnceAfterSplitting) {
@@ -36,8 +37,9 @@ TEST(RestRoute, DecodesNamesOnceAfterSplitting) {
 }
 
 TEST(RestRoute, RefusesBadEscapesAndNul) {
-  for (const char* path : {"/v2/models/%/infer", "/v2/models/%4/infer", "/v2/models/%zz/infer", "/v2/models/a%00/infer",
-                           "/v2/models//infer", "/v2/models/m/versions//infer", "/v2/models/m/versions/%0/infer"}) {
+  for (const char* path :
+       {"/v2/models/%/infer", "/v2/models/%4/infer", "/v2/models/%zz/infer", "/v2/models/a%00/infer",
+        "/v2/models//infer", "/v2/models/m/versions//infer", "/v2/models/m/versions/%0/infer"}) {
     EXPECT_EQ(match(path).match, RestMatch::kMalformed) << path;
   }
   EXPECT_EQ(match(std::string_view("/v2/models/a\0b/infer", 20)).match, RestMatch::kMalformed);
@@ -46,9 +48,9 @@ TEST(RestRoute, RefusesBadEscapesAndNul) {
 TEST(RestRoute, LeavesOtherPaths) {
   for (const char* path :
        {"", "/", "/v2", "/v2/models", "/v2/models/", "/v2/models/infer", "/v2/models/m", "/v2/models/m/ready",
-        "/v2/models/m/infer/", "/v2/models/m/versions/1", "/v2/models/m/versions/infer", "/v2/models/m/x/infer",
-        "/v2/models/m/versions/1/2/infer", "/v2/models/m/versions/1/ready/infer", "/V2/models/m/infer",
-        "//v2/models/m/infer", "/v2/models/a/b/infer"}) {
+        "/v2/models/m/infer/", "/v2/models/m/versions/1", "/v2/models/m/versions/infer",
+        "/v2/models/m/x/infer", "/v2/models/m/versions/1/2/infer", "/v2/models/m/versions/1/ready/infer",
+        "/V2/models/m/infer", "//v2/models/m/infer", "/v2/models/a/b/infer"}) {
     EXPECT_EQ(match(path).match, RestMatch::kOther) << path;
   }
 }

@@ -110,7 +110,8 @@ TEST_F(EngineTest, ARefusedRequestStaysTheCallersAndTheNextIsServed) {
   wrong.request.deadline = monotonic_now();
   expect(Code::kDeadlineExceeded, "Deadline");
   const VersionStatistics none = engine_.statistics("echo", 1).value();
-  EXPECT_EQ(none.fail.count + none.success.count + none.rejected.count, 0U) << "client faults are no statistics";
+  EXPECT_EQ(none.fail.count + none.success.count + none.rejected.count, 0U)
+      << "client faults are no statistics";
   EXPECT_EQ(none.in_flight, 0);
   EXPECT_TRUE(submitter_.infer(sample().request).is_ok());
 }
@@ -237,11 +238,14 @@ TEST_F(EngineTest, LoadingTwiceAtOnceIsRefused) {
   std::atomic<bool> loading{false};
   std::atomic<bool> go_on{false};
   std::thread loader([&] {
-    EXPECT_TRUE(engine_.load(gate_spec(), [&](double, std::string_view what) {
-      if (what != "reading") return;
-      loading = true;
-      while (!go_on) std::this_thread::yield();
-    }).is_ok());
+    EXPECT_TRUE(engine_
+                    .load(gate_spec(),
+                          [&](double, std::string_view what) {
+                            if (what != "reading") return;
+                            loading = true;
+                            while (!go_on) std::this_thread::yield();
+                          })
+                    .is_ok());
   });
   while (!loading) std::this_thread::yield();
   EXPECT_EQ(status().state, VersionState::kLoading);

@@ -169,10 +169,17 @@ TEST(Stress, CancelAndExpiryUnderLoad) {
       std::mt19937 random(static_cast<unsigned>(p));
       producer.run(kRequests, [&](Request& r) {
         switch (random() % 8) {
-          case 0: r.cancel(); break;
-          case 1: r.deadline = monotonic_now() + static_cast<Nanos>(random() % 200) * kMicrosecond; break;
-          case 2: r.queue_timeout_ns = 1 + static_cast<Nanos>(random() % 100) * kMicrosecond; break;
-          default: break;
+          case 0:
+            r.cancel();
+            break;
+          case 1:
+            r.deadline = monotonic_now() + static_cast<Nanos>(random() % 200) * kMicrosecond;
+            break;
+          case 2:
+            r.queue_timeout_ns = 1 + static_cast<Nanos>(random() % 100) * kMicrosecond;
+            break;
+          default:
+            break;
         }
       });
       EXPECT_EQ(producer.answered, kRequests);

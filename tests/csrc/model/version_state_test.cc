@@ -12,8 +12,9 @@ using enum VersionState;
 
 TEST(VersionState, TheTableHasExactlyTheDocumentedSteps) {
   const std::set<std::pair<VersionState, VersionState>> steps{
-      {kNew, kLoading}, {kLoading, kWarming}, {kWarming, kReady},   {kReady, kDraining},  {kDraining, kUnloaded},
-      {kNew, kFailed},  {kLoading, kFailed},  {kWarming, kFailed},  {kReady, kFailed},    {kDraining, kFailed}};
+      {kNew, kLoading},       {kLoading, kWarming}, {kWarming, kReady},  {kReady, kDraining},
+      {kDraining, kUnloaded}, {kNew, kFailed},      {kLoading, kFailed}, {kWarming, kFailed},
+      {kReady, kFailed},      {kDraining, kFailed}};
   for (int from = 0; from < kVersionStateCount; ++from) {
     for (int to = 0; to < kVersionStateCount; ++to) {
       const auto a = static_cast<VersionState>(from);

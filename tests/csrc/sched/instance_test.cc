@@ -21,8 +21,8 @@ class InstanceTest : public ::testing::Test {
     if (limits.max_queue_requests == 0) limits.max_queue_requests = 1000;
     queue_.emplace(version_, limits, timer_);
     for (int i = 0; i < instances; ++i) {
-      instances_.push_back(std::make_unique<Instance>(*queue_, std::move(model_->make_instance(i)).value(), buckets,
-                                                      plain_host_allocator()));
+      instances_.push_back(std::make_unique<Instance>(*queue_, std::move(model_->make_instance(i)).value(),
+                                                      buckets, plain_host_allocator()));
     }
   }
   void start() {
@@ -31,7 +31,8 @@ class InstanceTest : public ::testing::Test {
   ~InstanceTest() override {
     for (RowRequest& sample : requests_) sample.request.reset();
     version_.begin_drain();
-    while (version_.handles() != 0) ServedVersion::idle.wait(ServedVersion::idle.ticket(), monotonic_now() + kMillisecond);
+    while (version_.handles() != 0)
+      ServedVersion::idle.wait(ServedVersion::idle.ticket(), monotonic_now() + kMillisecond);
     for (const auto& instance : instances_) instance->request_stop();
     if (queue_) queue_->bell.ring_all();
     for (const auto& instance : instances_) instance->join();

@@ -24,8 +24,10 @@ class ModelQueueTest : public ::testing::Test {
     if (arena_ != nullptr) arena_->close();
   }
   // Submits as the engine does.
-  RowRequest& submit(std::int64_t rows = 1, Nanos deadline = kNever, std::int64_t columns = 2, std::uint32_t priority = 0) {
-    RowRequest& sample = requests_.emplace_back(&completions_, rows, static_cast<int>(requests_.size()), columns);
+  RowRequest& submit(std::int64_t rows = 1, Nanos deadline = kNever, std::int64_t columns = 2,
+                     std::uint32_t priority = 0) {
+    RowRequest& sample =
+        requests_.emplace_back(&completions_, rows, static_cast<int>(requests_.size()), columns);
     sample.request.deadline = deadline;
     sample.request.priority = priority;
     prepare(sample.request, version_->signature, now_);

@@ -83,10 +83,14 @@ class GateBackend final : public Backend {
     int depth() const override { return backend_.depth_; }
     void start(Batch& batch) override {
       switch (backend_.fault) {
-        case Fault::kStartFails: return batch.finish(internal_error("the device is on fire"));
-        case Fault::kStartThrows: throw std::runtime_error("start threw");
-        case Fault::kNoOutput: return batch.finish(Status::ok());
-        default: break;
+        case Fault::kStartFails:
+          return batch.finish(internal_error("the device is on fire"));
+        case Fault::kStartThrows:
+          throw std::runtime_error("start threw");
+        case Fault::kNoOutput:
+          return batch.finish(Status::ok());
+        default:
+          break;
       }
       if (!backend_.open) return backend_.gate.keep(batch);
       backend_.ran_rows.push_back(batch.run_rows());

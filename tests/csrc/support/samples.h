@@ -71,7 +71,8 @@ struct RowRequest {
     const Response& response = request.response;
     if (!response.status.is_ok() || response.outputs.size() != 1) return false;
     const OutputTensor& out = response.outputs.front();
-    return out.shape == request.inputs.front().shape && out.data.size() == values.size() * sizeof(std::int32_t) &&
+    return out.shape == request.inputs.front().shape &&
+           out.data.size() == values.size() * sizeof(std::int32_t) &&
            std::memcmp(out.data.data(), values.data(), out.data.size()) == 0;
   }
 
@@ -82,7 +83,9 @@ struct RowRequest {
 // A version without contents, for the layers below model.
 class BareVersion final : public ServedVersion {
  public:
-  explicit BareVersion(Signature signature_in) : ServedVersion("echo", 1) { signature = std::move(signature_in); }
+  explicit BareVersion(Signature signature_in) : ServedVersion("echo", 1) {
+    signature = std::move(signature_in);
+  }
 };
 
 // As the engine's submit does for a valid request: one input, all outputs.
@@ -97,13 +100,15 @@ inline void prepare(Request& request, const Signature& signature, Nanos now = 0)
     request.input_order.push_back(at);
   }
   request.output_order.clear();
-  for (std::size_t i = 0; i < signature.outputs.size(); ++i) request.output_order.push_back(static_cast<int>(i));
+  for (std::size_t i = 0; i < signature.outputs.size(); ++i)
+    request.output_order.push_back(static_cast<int>(i));
   request.times.enqueued = now;
   request.expires = request.deadline;
 }
 
 // Takes responses until `count` final ones came.
-inline std::vector<Response*> wait_for(CompletionQueue& queue, std::size_t count, Nanos timeout = 20 * kSecond) {
+inline std::vector<Response*> wait_for(CompletionQueue& queue, std::size_t count,
+                                       Nanos timeout = 20 * kSecond) {
   const Nanos until = monotonic_now() + timeout;
   std::vector<Response*> out;
   while (out.size() < count) {

@@ -8,9 +8,10 @@
 namespace fastserve {
 namespace {
 
-const Signature kSignature{{{"image", DType::kFp32, Shape{-1, 3}, false}, {"mask", DType::kBool, Shape{-1, 2}, true}},
-                           {{"y", DType::kFp32, Shape{-1, 3}, false}},
-                           4};
+const Signature kSignature{
+    {{"image", DType::kFp32, Shape{-1, 3}, false}, {"mask", DType::kBool, Shape{-1, 2}, true}},
+    {{"y", DType::kFp32, Shape{-1, 3}, false}},
+    4};
 
 std::array<std::byte, 256> g_zeros{};
 
@@ -25,7 +26,8 @@ struct Case {
 
 TEST(Validate, FindsRowsAndOrder) {
   std::array<int, 2> order{};
-  const std::vector<TensorView> inputs{view("mask", DType::kBool, {2, 2}, 4), view("image", DType::kFp32, {2, 3}, 24)};
+  const std::vector<TensorView> inputs{view("mask", DType::kBool, {2, 2}, 4),
+                                       view("image", DType::kFp32, {2, 3}, 24)};
   const auto rows = validate(kSignature, "m", inputs, order);
   ASSERT_TRUE(rows.is_ok()) << rows.status().message();
   EXPECT_EQ(rows.value(), 2);
@@ -36,19 +38,25 @@ TEST(Validate, FindsRowsAndOrder) {
 }
 
 TEST(Validate, EveryFaultNamesFieldAndValue) {
-  const auto image = [](DType dtype, Shape shape, std::size_t bytes) { return view("image", dtype, shape, bytes); };
+  const auto image = [](DType dtype, Shape shape, std::size_t bytes) {
+    return view("image", dtype, shape, bytes);
+  };
   const std::vector<Case> cases{
       {{}, {"expected 2 inputs but got 0 inputs for model 'm'", "inputs[\"image\"]: missing"}},
       {{view("x", DType::kFp32, {1, 3}, 12)}, {"unexpected inference input 'x'", "inputs[\"x\"]"}},
       {{image(DType::kFp32, {1, 3}, 12), image(DType::kFp32, {1, 3}, 12)}, {"already exists", "given twice"}},
-      {{image(DType::kInt64, {1, 3}, 24)}, {"data-type is 'INT64', but model 'm' expects 'FP32'", ".datatype: got INT64"}},
-      {{image(DType::kFp32, {1, 4}, 16)}, {"Expected [-1,3], got [1,4]", "inputs[\"image\"].shape[1]: got 4, want 3"}},
+      {{image(DType::kInt64, {1, 3}, 24)},
+       {"data-type is 'INT64', but model 'm' expects 'FP32'", ".datatype: got INT64"}},
+      {{image(DType::kFp32, {1, 4}, 16)},
+       {"Expected [-1,3], got [1,4]", "inputs[\"image\"].shape[1]: got 4, want 3"}},
       {{image(DType::kFp32, {3}, 12)}, {"got rank 1, want 2"}},
       {{image(DType::kFp32, {-1, 3}, 12)}, {".shape[0]: got -1"}},
-      {{image(DType::kFp32, {1, 3}, 11)}, {"input byte size mismatch for input 'image'", "Expected 12, got 11"}},
+      {{image(DType::kFp32, {1, 3}, 11)},
+       {"input byte size mismatch for input 'image'", "Expected 12, got 11"}},
       {{image(DType::kFp32, {5, 3}, 60)}, {"inference request batch-size must be <= 4 for 'm'", "got 5"}},
       {{image(DType::kFp32, {0, 3}, 0)}, {"got 0, want 1 or more"}},
-      {{image(DType::kFp32, {2, 3}, 24), view("mask", DType::kBool, {1, 2}, 2)}, {"batch size does not match"}},
+      {{image(DType::kFp32, {2, 3}, 24), view("mask", DType::kBool, {1, 2}, 2)},
+       {"batch size does not match"}},
       {{image(DType::kFp32, {INT64_MAX, 3}, 12)}, {"fewer than 2^40"}},
   };
   for (const Case& c : cases) {
@@ -57,7 +65,8 @@ TEST(Validate, EveryFaultNamesFieldAndValue) {
     ASSERT_FALSE(result.is_ok());
     EXPECT_EQ(result.status().code(), Code::kInvalidArgument);
     for (const std::string& part : c.parts) {
-      EXPECT_NE(result.status().message().find(part), std::string::npos) << part << "\n in: " << result.status().message();
+      EXPECT_NE(result.status().message().find(part), std::string::npos)
+          << part << "\n in: " << result.status().message();
     }
   }
 }
