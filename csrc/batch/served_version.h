@@ -48,7 +48,9 @@ class ServedVersion {
   void begin_drain() { word_.fetch_or(kDraining, std::memory_order_seq_cst); }
   bool draining() const { return (word_.load(std::memory_order_seq_cst) & kDraining) != 0; }
   std::int64_t handles() const { return word_.load(std::memory_order_seq_cst) & (kUnanswered - 1); }
-  std::int64_t unanswered() const { return (word_.load(std::memory_order_seq_cst) & (kDraining - 1)) / kUnanswered; }
+  std::int64_t unanswered() const {
+    return (word_.load(std::memory_order_seq_cst) & (kDraining - 1)) / kUnanswered;
+  }
 
   // An owner cancelled a request that may still wait: it is to be answered soon, not when an instance is free.
   virtual void notice_cancel() {}
@@ -60,7 +62,7 @@ class ServedVersion {
   ~ServedVersion() = default;
 
  private:
-  static constexpr std::int64_t kHandle = 1;                         // bits 0..30
+  static constexpr std::int64_t kHandle = 1;                          // bits 0..30
   static constexpr std::int64_t kUnanswered = std::int64_t{1} << 31;  // bits 31..61
   static constexpr std::int64_t kDraining = std::int64_t{1} << 62;
 

@@ -50,7 +50,11 @@ TEST(CompletionQueue, MayBeDestroyedAsSoonAsTheLastResponseIsTaken) {
     Response response;
     std::thread deliverer([&] {
       while (!stop) {
-        if (CompletionQueue* queue = target.exchange(nullptr)) queue->deliver(&response);
+        if (CompletionQueue* queue = target.exchange(nullptr)) {
+          queue->deliver(&response);
+        } else {
+          std::this_thread::yield();
+        }
       }
     });
     for (int i = 0; i < 800; ++i) {
