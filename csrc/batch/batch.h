@@ -29,20 +29,20 @@ struct Slot {
 // One tensor of a batch. Inputs are either gathered (own memory) or bound (borrowed from the only request: no copy).
 struct BatchTensor {
   DType dtype = DType::kFp32;
-  Shape shape;                 // with the rows that the device runs (>= the real rows when it pads)
+  Shape shape;                      // with the rows that the device runs (>= the real rows when it pads)
   const std::byte* data = nullptr;  // a bound input is where the wire put it: not aligned to anything
   std::size_t bytes = 0;
-  std::byte* own = nullptr;    // this batch's buffer, `capacity` bytes; nullptr until first needed
+  std::byte* own = nullptr;  // this batch's buffer, `capacity` bytes; nullptr until first needed
   std::size_t capacity = 0;
-  bool present = true;         // false: an optional input that no request gave
+  bool present = true;  // false: an optional input that no request gave
 };
 
 class BatchArena;  // batch/arena.h
 
 class Batch : public IntakeNode<Batch> {
  public:
-  using Finish = void (*)(Batch&, Status);   // any thread, exactly once per run
-  using Recycle = void (*)(Batch&);          // when the last BatchRef is gone; any thread
+  using Finish = void (*)(Batch&, Status);  // any thread, exactly once per run
+  using Recycle = void (*)(Batch&);         // when the last BatchRef is gone; any thread
 
   Batch(const Signature& signature, HostAllocator& allocator);
   ~Batch();
@@ -51,13 +51,13 @@ class Batch : public IntakeNode<Batch> {
 
   const Signature& signature() const { return signature_; }
   std::span<const Slot> slots() const { return slots_; }
-  std::int64_t rows() const { return rows_; }             // real rows
-  std::int64_t run_rows() const { return run_rows_; }     // rows that the device runs: the bucket; >= rows()
-  std::span<BatchTensor> inputs() { return inputs_; }     // signature order
-  std::span<BatchTensor> outputs() { return outputs_; }   // signature order
+  std::int64_t rows() const { return rows_; }            // real rows
+  std::int64_t run_rows() const { return run_rows_; }    // rows that the device runs: the bucket; >= rows()
+  std::span<BatchTensor> inputs() { return inputs_; }    // signature order
+  std::span<BatchTensor> outputs() { return outputs_; }  // signature order
 
   // --- puller
-  void add(Request* request);                             // appends its rows
+  void add(Request* request);  // appends its rows
   // Binds (single request that fills the bucket, or model without batching) or gathers; padding rows are zero.
   // `run_rows` is the bucket chosen for rows() (= rows() when the backend takes any number).
   Status gather(std::int64_t run_rows);
@@ -80,7 +80,7 @@ class Batch : public IntakeNode<Batch> {
 
   Finish on_finish = nullptr;
   Recycle on_recycle = nullptr;
-  void* instance = nullptr;  // the sched::Instance that runs it
+  void* instance = nullptr;      // the sched::Instance that runs it
   void* backend_slot = nullptr;  // the backend's own (an infer request, a lane)
   BatchArena* arena = nullptr;   // where it returns to
   // Keeps alive what set_output pointed elsewhere; set in start(), dropped when the batch is used again. A response that is
@@ -110,8 +110,8 @@ class Batch : public IntakeNode<Batch> {
   std::vector<BatchTensor> outputs_;
   std::int64_t rows_ = 0;
   std::int64_t run_rows_ = 0;
-  std::vector<std::size_t> bytes_ends_;  // [output][slot]: where a slot's rows of a kBytes output end
-  std::atomic<bool> finished_{false};    // release in finish, acquire in finished
+  std::vector<std::size_t> bytes_ends_;      // [output][slot]: where a slot's rows of a kBytes output end
+  std::atomic<bool> finished_{false};        // release in finish, acquire in finished
   std::atomic<std::int32_t> references_{0};  // acq_rel on release: the recycler sees every reader done
 };
 

@@ -26,7 +26,7 @@
 
 namespace fastserve {
 
-class Batch;         // batch/batch.h
+class Batch;          // batch/batch.h
 class ServedVersion;  // batch/served_version.h
 struct Request;
 
@@ -104,18 +104,18 @@ struct Waiting {
 
 struct Request : IntakeNode<Request> {
   // --- filled by the submitter -------------------------------------------------------------------------------------
-  std::string_view model_name;      // views point into `message`, `scratch` or memory that the submitter keeps
-  std::string_view model_version;   // "" = by version policy
-  std::string_view id;              // "" = none given
-  std::vector<TensorView> inputs;   // any order
+  std::string_view model_name;     // views point into `message`, `scratch` or memory that the submitter keeps
+  std::string_view model_version;  // "" = by version policy
+  std::string_view id;             // "" = none given
+  std::vector<TensorView> inputs;  // any order
   std::vector<RequestedOutput> requested_outputs;  // empty = all
   std::vector<Parameter> parameters;               // those without a field of their own
   std::uint32_t priority = 0;                      // 0 = the model's default; 1 = highest
-  Nanos deadline = kNever;        // grpc-timeout / HTTP deadline, absolute: DEADLINE_EXCEEDED when it passes
-  Nanos queue_timeout_ns = 0;     // the `timeout` parameter: UNAVAILABLE when it passes in the queue; 0 = none
+  Nanos deadline = kNever;     // grpc-timeout / HTTP deadline, absolute: DEADLINE_EXCEEDED when it passes
+  Nanos queue_timeout_ns = 0;  // the `timeout` parameter: UNAVAILABLE when it passes in the queue; 0 = none
   CompletionQueue* completions = nullptr;  // where responses go; required
-  void* owner = nullptr;                   // the submitter's own (session, stream, future); the engine never looks
-  std::uint64_t owner_tag = 0;             // likewise (stream id)
+  void* owner = nullptr;        // the submitter's own (session, stream, future); the engine never looks
+  std::uint64_t owner_tag = 0;  // likewise (stream id)
 
   ByteBuffer message;  // wire bytes that the views point into
   Scratch scratch;     // what the codec had to materialise
@@ -123,12 +123,12 @@ struct Request : IntakeNode<Request> {
   // --- filled by Engine::submit ------------------------------------------------------------------------------------
   ServedVersion* version = nullptr;  // counted handle, given back by reset()
   std::int64_t rows = 1;
-  std::vector<int> input_order;      // signature input -> position in `inputs`, -1 = absent
-  std::vector<int> output_order;     // answer position -> signature output
-  Nanos expires = kNever;            // the earlier of deadline and enqueued + queue_timeout_ns
+  std::vector<int> input_order;   // signature input -> position in `inputs`, -1 = absent
+  std::vector<int> output_order;  // answer position -> signature output
+  Nanos expires = kNever;         // the earlier of deadline and enqueued + queue_timeout_ns
   Waiting waiting;
   StageTimes times;
-  Response response;                 // the final one; streaming backends allocate others
+  Response response;  // the final one; streaming backends allocate others
 
   // --- shared while the engine owns it -----------------------------------------------------------------------------
   // Set by the owner when the client went away: a request that has not started never runs and is answered CANCELLED.

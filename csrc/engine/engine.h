@@ -29,8 +29,8 @@ struct StageTotal {
 
 // A histogram of seconds with fixed bounds (sched/statistics.h), cumulative as Prometheus wants it when read.
 struct Histogram {
-  std::vector<double> upper_bounds;      // ascending, without +Inf
-  std::vector<std::uint64_t> counts;     // one more than bounds; not cumulative
+  std::vector<double> upper_bounds;   // ascending, without +Inf
+  std::vector<std::uint64_t> counts;  // one more than bounds; not cumulative
   double sum = 0;
 };
 
@@ -41,14 +41,14 @@ struct BatchSizeTotal {
 
 // Read without stopping anyone: relaxed counters, each consistent with itself.
 struct VersionStatistics {
-  std::uint64_t inference_count = 0;  // rows
-  std::uint64_t execution_count = 0;  // batches
-  std::int64_t last_inference_ms = 0; // wall clock, since the epoch; 0 = never
+  std::uint64_t inference_count = 0;           // rows
+  std::uint64_t execution_count = 0;           // batches
+  std::int64_t last_inference_ms = 0;          // wall clock, since the epoch; 0 = never
   StageTotal success, fail, cancel, rejected;  // whole request
   StageTotal queue, compute_input, compute_infer, compute_output;
   std::vector<BatchSizeTotal> batches;
-  std::int64_t pending = 0;           // waiting now
-  std::int64_t in_flight = 0;         // accepted, not yet answered
+  std::int64_t pending = 0;                        // waiting now
+  std::int64_t in_flight = 0;                      // accepted, not yet answered
   std::map<std::string, Histogram> stage_seconds;  // "queue", "gather", "execute", "total"
 };
 
@@ -56,17 +56,17 @@ struct VersionStatus {
   std::string model;
   std::int64_t version = 0;
   VersionState state = VersionState::kNew;
-  std::string reason;                 // of FAILED (the error); READY: of a replacement that failed; else "compiling" ...
-  double progress = 0;                // 0..1 while loading
+  std::string reason;   // of FAILED (the error); READY: of a replacement that failed; else "compiling" ...
+  double progress = 0;  // 0..1 while loading
   std::string backend, platform;
-  Signature signature;                // meaningful from WARMING on
+  Signature signature;  // meaningful from WARMING on
   int instance_count = 0;
   std::vector<std::int64_t> buckets;
   std::map<std::string, std::string> properties;  // device, precision, streams ...
 };
 
 struct EngineOptions {
-  int loader_nice = 10;               // priority of the thread that loads, while it loads
+  int loader_nice = 10;                         // priority of the thread that loads, while it loads
   std::int64_t default_max_queue_requests = 0;  // 0 = 1024 (LoadSpec.limits may say otherwise)
 };
 

@@ -111,7 +111,7 @@ Status HttpConnection::decode(Call& call) {
   if (form == RestForm::kJson) return Status::ok();
   FS_ASSIGN_OR_RETURN(ServedVersion* const version,
                       loop_.engine().resolve(request.model_name, request.model_version));
-  const Status status =
+  Status status =
       complete_raw_request(version->signature, request.model_name, request.message.span(), request);
   version->release();
   return status;

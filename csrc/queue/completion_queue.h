@@ -37,7 +37,9 @@ class CompletionQueue {
   Response* take_all();
 
   Wake wake() const { return event_fd_.valid() ? Wake::kEventFd : Wake::kFutex; }
-  int event_fd() const { return event_fd_.get(); }  // -1 with kFutex; readable when there is something to take
+  int event_fd() const {
+    return event_fd_.get();
+  }  // -1 with kFutex; readable when there is something to take
 
   // Owner, kFutex only: blocks until something was delivered or `until` passed.
   Response* wait(Nanos until);

@@ -29,7 +29,8 @@ class Intake {
     T* head = head_.load(std::memory_order_relaxed);
     do {
       oldest->next_in_intake = head;
-    } while (!head_.compare_exchange_weak(head, newest, std::memory_order_seq_cst, std::memory_order_relaxed));
+    } while (
+        !head_.compare_exchange_weak(head, newest, std::memory_order_seq_cst, std::memory_order_relaxed));
     return head == nullptr;
   }
 

@@ -8,7 +8,8 @@ namespace {
 constexpr std::array<Nanos, kStageBoundsSeconds.size()> bounds_ns() {
   std::array<Nanos, kStageBoundsSeconds.size()> out{};
   for (std::size_t i = 0; i < out.size(); ++i)
-    out[i] = static_cast<Nanos>(kStageBoundsSeconds[i] * 1e9 + 0.5);
+    out[i] =
+        static_cast<Nanos>(kStageBoundsSeconds[i] * 1e9 + 0.25);  // .25: 5e-6 * 1e9 may fall short of 5000
   return out;
 }
 constexpr auto kBoundsNs = bounds_ns();
