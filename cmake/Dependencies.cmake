@@ -59,4 +59,7 @@ if(FASTSERVE_OPENVINO)
     set(OpenVINO_DIR "${FASTSERVE_OPENVINO_CMAKE}" CACHE PATH "Folder of OpenVINOConfig.cmake" FORCE)
   endif()
   find_package(OpenVINO REQUIRED COMPONENTS Runtime)
+  # Its configuration defines this for the whole folder. It is gcc's default, and without it the presets with and without
+  # OpenVINO compile the layers with the same command line, so that ccache answers for the second.
+  remove_definitions(-D_GLIBCXX_USE_CXX11_ABI=1)
 endif()

@@ -1,6 +1,6 @@
 # protos/*.proto -> fastserve/protos.binpb: one descriptor set that Python builds its message classes from.
-file(GLOB_RECURSE FASTSERVE_PROTOS CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/protos/*.proto")
-if(FASTSERVE_PYTHON AND FASTSERVE_PROTOS)
+if(FASTSERVE_PYTHON)
+  file(GLOB_RECURSE FASTSERVE_PROTOS CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/protos/*.proto")
   find_program(PROTOC protoc REQUIRED)
   set(FASTSERVE_DESCRIPTORS "${CMAKE_BINARY_DIR}/protos.binpb")
   add_custom_command(
