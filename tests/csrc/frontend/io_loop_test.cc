@@ -1,57 +1,13 @@
-// The front end without any event loop: socket pairs, a real engine, the identity backend.
-#include "frontend/io_loop.h"
-
-#include <gtest/gtest.h>
-#include <poll.h>
-#include <sys/socket.h>
-
-#include <string>
-
-#include "engine/engine.h"
+// HTTP/1.1 through the front end, without any event loop.
+#include "frontend/frontend_test.h"
 
 namespace fastserve {
 namespace {
 
-using namespace std::string_literals;
-
-LoadSpec identity(std::string name, std::map<std::string, std::string> parameters = {}) {
-  LoadSpec spec;
-  spec.model = std::move(name);
-  spec.backend = "identity";
-  spec.max_batch_rows = 8;
-  spec.inputs = {{"IN", DType::kFp32, Shape{-1, 4}, false}};
-  spec.outputs = {{"OUT", DType::kFp32, Shape{-1, 4}, false}};
-  spec.parameters = std::move(parameters);
-  return spec;
-}
-
-// One client connection: the test holds one end of a socket pair, the loop the other.
-class Client {
- public:
-  Client() {
-    int ends[2];
-    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-    mine_ = UniqueFd(ends[0]);
-    theirs_ = UniqueFd(ends[1]);
-  }
-  int server_fd() const { return theirs_.get(); }
-  std::string read() {
-    std::string out;
-    char piece[65536];
-    ssize_t n = 0;
-    while ((n = ::recv(mine_.get(), piece, sizeof(piece), 0)) > 0)
-      out.append(piece, static_cast<std::size_t>(n));
-    return out;
-  }
-
- private:
-  UniqueFd mine_;
-  UniqueFd theirs_;
-};
-
-std::span<const std::byte> bytes(std::string_view text) {
-  return std::as_bytes(std::span(text.data(), text.size()));
-}
+using testing::bytes;
+using testing::FrontendTest;
+using testing::identity;
+using testing::Peer;
 
 std::string http(std::string_view method, std::string_view target, std::string_view body) {
   return std::string(method) + " " + std::string(target) +
@@ -68,23 +24,9 @@ std::size_t count(std::string_view text, std::string_view part) {
   return n;
 }
 
-class IoLoopTest : public ::testing::Test {
+class IoLoopTest : public FrontendTest {
  protected:
-  IoLoopTest() : loop_(engine_, {}) {
-    EXPECT_TRUE(engine_.load(identity("echo")).is_ok());
-    EXPECT_TRUE(engine_.load(identity("slow", {{"execute_delay_us", "50000"}})).is_ok());
-  }
-
-  // Runs the loop until `done` or for ten seconds.
-  template <class Done>
-  void run_until(Done done) {
-    const Nanos limit = monotonic_now() + 10 * kSecond;
-    while (!done() && monotonic_now() < limit) {
-      pollfd ready{loop_.event_fd(), POLLIN, 0};
-      if (::poll(&ready, 1, 10) > 0) loop_.on_wake();
-    }
-  }
-  std::string answer_of(Client& client, std::size_t answers = 1) {
+  std::string answer_of(Peer& client, std::size_t answers = 1) {
     std::string got;
     run_until([&] {
       got += client.read();
@@ -92,13 +34,10 @@ class IoLoopTest : public ::testing::Test {
     });
     return got;
   }
-
-  Engine engine_;
-  IoLoop loop_;
 };
 
 TEST_F(IoLoopTest, AnswersAnInferRequestFromTheEngine) {
-  Client client;
+  Peer client;
   Connection* connection = loop_.open_http(client.server_fd(), nullptr);
   loop_.received(*connection, bytes(http("POST", "/v2/models/echo/infer", kBody)));
   const std::string answer = answer_of(client);
@@ -110,7 +49,7 @@ TEST_F(IoLoopTest, AnswersAnInferRequestFromTheEngine) {
 }
 
 TEST_F(IoLoopTest, AnswersPipelinedRequestsInOrder) {
-  Client client;
+  Peer client;
   Connection* connection = loop_.open_http(client.server_fd(), nullptr);
   std::string burst = http("POST", "/v2/models/slow/infer", kBody);
   burst += http("POST", "/v2/models/nobody/infer", kBody);
@@ -126,7 +65,7 @@ TEST_F(IoLoopTest, AnswersPipelinedRequestsInOrder) {
 }
 
 TEST_F(IoLoopTest, HandsEveryOtherRouteToTheLoopAsAColdCall) {
-  Client client;
+  Peer client;
   Connection* connection = loop_.open_http(client.server_fd(), nullptr);
   loop_.received(*connection, bytes(http("GET", "/v2/models/echo?x=1", "hello")));
   const std::vector<Call*> cold = loop_.take_cold();
@@ -141,7 +80,7 @@ TEST_F(IoLoopTest, HandsEveryOtherRouteToTheLoopAsAColdCall) {
 }
 
 TEST_F(IoLoopTest, AColdCallThatIsDroppedIsAnswered500) {
-  Client client;
+  Peer client;
   Connection* connection = loop_.open_http(client.server_fd(), nullptr);
   loop_.received(*connection, bytes(http("GET", "/v2", "")));
   const std::vector<Call*> cold = loop_.take_cold();
@@ -151,7 +90,7 @@ TEST_F(IoLoopTest, AColdCallThatIsDroppedIsAnswered500) {
 }
 
 TEST_F(IoLoopTest, TellsAColdCallThatItsClientIsGone) {
-  Client client;
+  Peer client;
   Connection* connection = loop_.open_http(client.server_fd(), nullptr);
   loop_.received(*connection, bytes(http("GET", "/v2", "")));
   const std::vector<Call*> cold = loop_.take_cold();
@@ -166,19 +105,19 @@ TEST_F(IoLoopTest, TellsAColdCallThatItsClientIsGone) {
 
 TEST_F(IoLoopTest, SurvivesAClientThatLeavesWhileTheEngineWorks) {
   for (int round = 0; round < 5; ++round) {
-    Client client;
+    Peer client;
     Connection* connection = loop_.open_http(client.server_fd(), nullptr);
     loop_.received(*connection, bytes(http("POST", "/v2/models/slow/infer", kBody)));
     loop_.close(connection);
   }
-  Client client;
+  Peer client;
   Connection* connection = loop_.open_http(client.server_fd(), nullptr);
   loop_.received(*connection, bytes(http("POST", "/v2/models/echo/infer", kBody)));
   EXPECT_NE(answer_of(client).find("200 OK"), std::string::npos);
 }
 
 TEST_F(IoLoopTest, WaitsForTheEngineWhenItIsDestroyed) {
-  Client client;
+  Peer client;
   auto loop = std::make_unique<IoLoop>(engine_, IoLimits{});
   Connection* connection = loop->open_http(client.server_fd(), nullptr);
   loop->received(*connection, bytes(http("POST", "/v2/models/slow/infer", kBody)));
@@ -187,7 +126,7 @@ TEST_F(IoLoopTest, WaitsForTheEngineWhenItIsDestroyed) {
 }
 
 TEST_F(IoLoopTest, ABrokenSocketAsksTheDriverToClose) {
-  auto client = std::make_unique<Client>();
+  auto client = std::make_unique<Peer>();
   const int fd = ::dup(client->server_fd());
   Connection* connection = loop_.open_http(fd, nullptr);
   client.reset();
@@ -209,7 +148,7 @@ TEST_F(IoLoopTest, HoldsBackWhatTheSocketDoesNotTake) {
   spec.outputs[0].shape = Shape{-1, 1 << 20};
   spec.max_batch_rows = 1;
   ASSERT_TRUE(engine_.load(spec).is_ok());
-  Client client;
+  Peer client;
   Connection* connection = loop_.open_http(client.server_fd(), nullptr);
   const std::string json =
       R"({"inputs":[{"name":"IN","datatype":"FP32","shape":[1,1048576],"parameters":{"binary_data_size":4194304}}],)"
@@ -234,7 +173,7 @@ TEST_F(IoLoopTest, HoldsBackWhatTheSocketDoesNotTake) {
 }
 
 TEST_F(IoLoopTest, DrainingClosesAnHttpConnectionAfterItsAnswer) {
-  Client client;
+  Peer client;
   Connection* connection = loop_.open_http(client.server_fd(), nullptr);
   loop_.received(*connection, bytes(http("POST", "/v2/models/slow/infer", kBody)));
   loop_.shutdown();

@@ -1,0 +1,216 @@
+// gRPC through the front end: an nghttp2 client on a socket pair, a real engine.
+#include <sys/socket.h>
+
+#include "codec/http2_client.h"
+#include "codec/oip_messages.h"
+#include "frontend/frontend_test.h"
+
+namespace fastserve {
+namespace {
+
+using testing::Client;
+using testing::FrontendTest;
+using testing::Headers;
+using testing::Peer;
+using testing::Reply;
+
+std::string framed(std::string_view message) {
+  std::string out(kGrpcPrefixBytes, '\0');
+  write_grpc_prefix(reinterpret_cast<std::byte*>(out.data()), message.size());
+  return out += message;
+}
+
+std::string infer_message(std::string_view model, std::int64_t width, const std::string& raw) {
+  return framed(testing::message([&](testing::pbf_writer& w) {
+    w.add_string(1, model.data(), model.size());
+    w.add_string(3, "id-1");
+    testing::sub(w, 5, [&](testing::pbf_writer& input) {
+      input.add_string(1, "IN");
+      input.add_string(2, "FP32");
+      testing::shape(input, {1, width});
+    });
+    w.add_bytes(7, raw);
+  }));
+}
+
+std::string trailer(const Reply& reply, std::string_view name) {
+  for (const Headers* list : {&reply.trailers, &reply.headers}) {
+    for (const auto& [key, value] : *list) {
+      if (key == name) return value;
+    }
+  }
+  return {};
+}
+
+class GrpcConnectionTest : public FrontendTest {
+ protected:
+  struct Session {
+    Peer socket;
+    Client client;
+    Connection* connection = nullptr;
+  };
+  std::unique_ptr<Session> connect() {
+    auto session = std::make_unique<Session>();
+    session->connection = loop_.open_grpc(session->socket.server_fd(), nullptr);
+    return session;
+  }
+  void send(Session& session) {
+    const std::string up = session.client.take();
+    if (!up.empty()) loop_.received(*session.connection, testing::bytes(up));
+  }
+  void settle(Session& session, std::size_t closed_streams) {
+    run_until([&] {
+      send(session);
+      session.client.feed(session.socket.read());
+      for (Connection* each : loop_.take_attention()) {
+        if (each->stalled()) loop_.writable(*each);
+      }
+      const auto& replies = session.client.replies;
+      return static_cast<std::size_t>(std::ranges::count_if(
+                 replies, [](const auto& r) { return r.second.closed; })) >= closed_streams;
+    });
+  }
+};
+
+TEST_F(GrpcConnectionTest, AnswersManyStreamsOfOneConnection) {
+  const auto session = connect();
+  std::map<StreamId, std::string> sent;
+  for (int i = 0; i < 50; ++i) {
+    std::string raw(16, static_cast<char>('a' + i % 26));
+    sent[session->client.request(testing::grpc_request(), infer_message("echo", 4, raw))] = raw;
+  }
+  settle(*session, sent.size());
+  for (const auto& [stream, raw] : sent) {
+    const Reply& reply = session->client.replies[stream];
+    EXPECT_EQ(trailer(reply, "grpc-status"), "0");
+    EXPECT_NE(reply.body.find(raw), std::string::npos);
+    EXPECT_NE(reply.body.find("id-1"), std::string::npos);
+  }
+  EXPECT_EQ(loop_.open_calls(), 0U);
+}
+
+TEST_F(GrpcConnectionTest, RefusesWithCodeAndWordsAndServesTheNext) {
+  const auto session = connect();
+  const StreamId unknown =
+      session->client.request(testing::grpc_request(), infer_message("nobody", 4, std::string(16, 'x')));
+  const StreamId shape =
+      session->client.request(testing::grpc_request(), infer_message("echo", 5, std::string(20, 'x')));
+  const StreamId stream_infer =
+      session->client.open(testing::grpc_request("/inference.GRPCInferenceService/ModelStreamInfer"));
+  const StreamId good =
+      session->client.request(testing::grpc_request(), infer_message("echo", 4, std::string(16, 'x')));
+  settle(*session, 4);
+  auto& replies = session->client.replies;
+  EXPECT_EQ(trailer(replies[unknown], "grpc-status"), "5");
+  EXPECT_EQ(trailer(replies[unknown], "grpc-message"),
+            "[request id: id-1] Request for unknown model: 'nobody' is not found");
+  EXPECT_EQ(trailer(replies[shape], "grpc-status"), "3");
+  EXPECT_NE(trailer(replies[shape], "grpc-message").find("inputs[\"IN\"].shape[1]: got 5, want 4"),
+            std::string::npos);
+  EXPECT_EQ(trailer(replies[stream_infer], "grpc-status"), "12");
+  EXPECT_EQ(trailer(replies[good], "grpc-status"), "0");
+}
+
+TEST_F(GrpcConnectionTest, AResetStreamFreesItsCallWhenTheEngineIsThrough) {
+  const auto session = connect();
+  const StreamId stream =
+      session->client.request(testing::grpc_request(), infer_message("slow", 4, std::string(16, 'x')));
+  send(*session);
+  EXPECT_EQ(loop_.open_calls(), 1U);
+  session->client.reset(stream, NGHTTP2_CANCEL);
+  send(*session);
+  run_until([&] { return loop_.open_calls() == 0; });
+  EXPECT_EQ(loop_.open_calls(), 0U);
+  const StreamId next =
+      session->client.request(testing::grpc_request(), infer_message("echo", 4, std::string(16, 'x')));
+  settle(*session, 2);
+  EXPECT_EQ(trailer(session->client.replies[next], "grpc-status"), "0");
+}
+
+TEST_F(GrpcConnectionTest, AClosedConnectionLeavesNothingBehind) {
+  for (int round = 0; round < 5; ++round) {
+    const auto session = connect();
+    for (int i = 0; i < 8; ++i) {
+      session->client.request(testing::grpc_request(),
+                              infer_message(i % 2 == 0 ? "slow" : "echo", 4, std::string(16, 'x')));
+    }
+    session->client.open(testing::grpc_request());
+    send(*session);
+    loop_.close(session->connection);
+    EXPECT_EQ(loop_.open_calls(), 0U);
+  }
+  const auto session = connect();
+  const StreamId stream =
+      session->client.request(testing::grpc_request(), infer_message("echo", 4, std::string(16, 'x')));
+  settle(*session, 1);
+  EXPECT_EQ(trailer(session->client.replies[stream], "grpc-status"), "0");
+}
+
+TEST_F(GrpcConnectionTest, KeepsTheTensorOfALargeAnswerUntilItIsSentOrTheClientLeaves) {
+  LoadSpec spec = testing::identity("large");
+  spec.inputs[0].shape = spec.outputs[0].shape = Shape{-1, 1 << 18};
+  ASSERT_TRUE(engine_.load(spec).is_ok());
+  std::string raw(1 << 20, '\0');
+  for (std::size_t i = 0; i < raw.size(); ++i) raw[i] = static_cast<char>(i * 31 % 251);
+  {
+    const auto gone = connect();  // reads nothing, then leaves
+    for (int i = 0; i < 4; ++i)
+      gone->client.request(testing::grpc_request(), infer_message("large", 1 << 18, raw));
+    run_until([&] {
+      send(*gone);
+      gone->client.feed(gone->socket.read());
+      return gone->client.replies.size() == 4;
+    });
+    loop_.close(gone->connection);
+  }
+  const auto session = connect();
+  const StreamId stream =
+      session->client.request(testing::grpc_request(), infer_message("large", 1 << 18, raw));
+  settle(*session, 1);
+  EXPECT_EQ(trailer(session->client.replies[stream], "grpc-status"), "0");
+  EXPECT_NE(session->client.replies[stream].body.find(raw), std::string::npos);
+}
+
+TEST_F(GrpcConnectionTest, ColdCallsAreAnsweredThroughTheLoop) {
+  const auto session = connect();
+  const StreamId unary = session->client.request(
+      testing::grpc_request("/inference.GRPCInferenceService/ServerLive"), framed("ab"));
+  send(*session);
+  const std::vector<Call*> cold = loop_.take_cold();
+  ASSERT_EQ(cold.size(), 1U);
+  EXPECT_EQ(cold[0]->target, "/inference.GRPCInferenceService/ServerLive");
+  EXPECT_EQ(cold[0]->request.message.view(), "ab");
+  loop_.grpc_send(*cold[0], testing::bytes("one"));
+  loop_.grpc_send(*cold[0], testing::bytes("two"));
+  loop_.grpc_finish(*cold[0], Code::kOk, "", {});
+  loop_.done(*cold[0]);
+  settle(*session, 1);
+  EXPECT_EQ(session->client.replies[unary].body, framed("one") + framed("two"));
+  EXPECT_EQ(trailer(session->client.replies[unary], "grpc-status"), "0");
+  EXPECT_EQ(loop_.open_calls(), 0U);
+}
+
+TEST_F(GrpcConnectionTest, AColdCallWhoseClientLeftIsToldSo) {
+  const auto session = connect();
+  const StreamId stream = session->client.request(
+      testing::grpc_request("/inference.GRPCInferenceService/ServerLive"), framed(""));
+  send(*session);
+  const std::vector<Call*> cold = loop_.take_cold();
+  ASSERT_EQ(cold.size(), 1U);
+  session->client.reset(stream, NGHTTP2_CANCEL);
+  send(*session);
+  EXPECT_EQ(loop_.take_cancelled(), cold);
+  loop_.grpc_send(*cold[0], testing::bytes("late"));  // no-ops
+  loop_.grpc_finish(*cold[0], Code::kOk, "", {});
+  loop_.done(*cold[0]);
+  EXPECT_EQ(loop_.open_calls(), 0U);
+}
+
+TEST_F(GrpcConnectionTest, APeerThatSpeaksNoHttp2IsClosedEvenIfItReadsNothing) {
+  const auto session = connect();
+  loop_.received(*session->connection, testing::bytes("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+  EXPECT_TRUE(session->connection->finished());
+}
+
+}  // namespace
+}  // namespace fastserve
