@@ -78,6 +78,10 @@ def test_all_or_none() -> None:
 
 
 def test_ipv6_and_ipv4_of_one_name_share_the_port() -> None:
+    try:
+        socket.getaddrinfo("localhost", 0)
+    except socket.gaierror:
+        pytest.skip("this machine does not know the name localhost (no /etc/hosts)")
     sockets = listen("localhost", 0, "")
     assert len({sock.getsockname()[1] for sock in sockets}) == 1
     for sock in sockets:
