@@ -48,6 +48,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--server-cpus", default="0", help="CPUs of the servers, such as 0 or 0,2 [0]")
     parser.add_argument("--client-cpu", type=int, default=1, help="CPU of the load client [1]")
     parser.add_argument(
+        "--streams",
+        type=int,
+        default=1,
+        help="OpenVINO streams of ResNet-50, both sides; fastserve's own default is 1 [1]",
+    )
+    parser.add_argument(
         "--precision",
         default=machine.native_precision(),
         help="of ResNet-50, both sides [this CPU's: %(default)s]",
@@ -121,6 +127,7 @@ def main() -> int:
         serve_args=shlex.split(args.serve_args),
         echo_requests=args.echo_requests,
         precision=args.precision,
+        streams=args.streams,
     )
     missing = {*bench.server_cpus, bench.client_cpu} - set(bench.all_cpus)
     if missing:

@@ -28,6 +28,7 @@ class Bench:
     serve_args: list[str]
     echo_requests: int
     precision: str
+    streams: int  # OpenVINO's, of ResNet-50
     remarks: list[str] = field(default_factory=list)  # of the scenario that runs
 
     @property

@@ -25,7 +25,7 @@ def run(bench: Bench) -> Result:
     # Replies come in bursts of a batch: a window must hold many, and the first ones are not typical.
     bench = dataclasses.replace(bench, seconds=3 * bench.seconds, warmup_s=max(2.0, bench.warmup_s))
     cpus = bench.all_cpus
-    streams = threads = len(cpus)
+    streams, threads = bench.streams, len(cpus)
     properties = limit.openvino_properties(bench.precision, streams, threads)
     repository = models.resnet50(bench.models, properties)
 

@@ -69,8 +69,10 @@ class Compiler {
     plan_.instance_count = std::max(instance_count, 1);
     instances_given_ = instance_count > 0;
     plan_.weights_bytes = count_weights(*model);
-    // Threads and streams in the user's hand: no plan of ours around them.
-    streams_given_ = config.has("NUM_STREAMS") || config.has("PERFORMANCE_HINT");
+    // Threads and streams in the user's hand: no plan of ours around them. One stream is what the light plan wants anyway.
+    const auto streams = config.properties.find("NUM_STREAMS");
+    streams_given_ = config.has("PERFORMANCE_HINT") ||
+                     (streams != config.properties.end() && streams->second.as<std::string>() != "1");
   }
 
   Result<CompiledPlan> run() {
