@@ -9,6 +9,7 @@ if(FASTSERVE_NET)
   pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET "libnghttp2 >= 1.52")
   pkg_check_modules(SIMDJSON REQUIRED IMPORTED_TARGET "simdjson >= 3.0")
   pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
+  pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET "openssl >= 3.0")
 
   find_path(PROTOZERO_INCLUDE_DIR protozero/pbf_reader.hpp REQUIRED)
 
@@ -23,7 +24,8 @@ if(FASTSERVE_NET)
 
   add_library(fs_net_libraries INTERFACE)
   target_include_directories(fs_net_libraries SYSTEM INTERFACE "${PROTOZERO_INCLUDE_DIR}")
-  target_link_libraries(fs_net_libraries INTERFACE llhttp PkgConfig::NGHTTP2 PkgConfig::SIMDJSON PkgConfig::ZLIB)
+  target_link_libraries(fs_net_libraries INTERFACE llhttp PkgConfig::NGHTTP2 PkgConfig::SIMDJSON PkgConfig::ZLIB
+                                                   PkgConfig::OPENSSL)
 endif()
 
 if(FASTSERVE_PYTHON OR FASTSERVE_OPENVINO)

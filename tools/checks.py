@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 TEST_TIMEOUT_S = 300
 # The layers with threads of their own or shared between threads. The preset leaves OpenVINO out, as it is not
 # instrumented.
-TSAN_TESTS = ("base", "queue", "memory", "batch", "backend", "sched", "model", "engine")
+TSAN_TESTS = ("base", "queue", "memory", "batch", "backend", "sched", "model", "engine", "frontend")
 
 GTEST_LINES = {
     "passed": re.compile(r"^\[  PASSED  \] (\d+) tests?\.", re.M),

@@ -32,6 +32,7 @@ struct LoadSpec {
   std::vector<TensorSpec> outputs;   //   when max_batch_rows > 0. Given ones are checked against the model's.
   int instance_count = 0;            // 0: the backend's default
   BatchLimits limits;                // max_rows is overwritten from the signature
+  std::map<std::string, std::vector<std::string>> labels;  // output -> names of its classes
   std::map<std::string, std::string> parameters;  // backend's own ("execute_delay_us", OpenVINO properties)
 };
 
@@ -49,6 +50,10 @@ class BackendInstance {
   // on this thread before returning or later on any other. May block on the device. Does not throw. Called by one thread
   // at a time (the instance thread, or a caller of Engine::infer that holds the instance).
   virtual void start(Batch& batch) = 0;
+
+  // True: start() only hands the batch to the device, in tens of microseconds, so that an I/O thread may call it for a request
+  // that needs no copying instead of waking the instance's thread.
+  virtual bool starts_promptly() const { return false; }
 };
 
 class LoadedModel {

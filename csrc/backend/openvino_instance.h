@@ -27,6 +27,7 @@ class OpenVinoInstance final : public BackendInstance {
 
   int depth() const override { return static_cast<int>(flights_.size()); }
   void start(Batch& batch) override;
+  bool starts_promptly() const override { return !on_callers_thread_; }
 
  private:
   // What an infer request was told last: telling it again costs 1.5-2 us a tensor.

@@ -26,24 +26,29 @@ void CompletionQueue::deliver_chain(Response* newest, Response* oldest) {
   // Whoever does not find the queue empty touches nothing of it afterwards: the owner may destroy it as soon as it took
   // the last response that it waits for.
   if (!ready_.push_chain(newest, oldest)) return;
-  if (event_fd_.valid()) {
-    const std::uint64_t one = 1;
-    // Fails only when the counter is at its limit, and then the descriptor is readable anyway.
-    [[maybe_unused]] const ssize_t written = ::write(event_fd_.get(), &one, sizeof(one));
-  } else {
+  if (!event_fd_.valid()) {
     bell_.ring();
+  } else if (!owner_looks_.load(std::memory_order_seq_cst)) {  // after the push; partner: may_sleep
+    wake_self();
   }
   wakes_.fetch_add(1, std::memory_order_release);
+}
+
+void CompletionQueue::wake_self() {
+  const std::uint64_t one = 1;
+  // Fails only when the counter is at its limit, and then the descriptor is readable anyway.
+  [[maybe_unused]] const ssize_t written = ::write(event_fd_.get(), &one, sizeof(one));
+  writes_.fetch_add(1, std::memory_order_release);
 }
 
 Response* CompletionQueue::take_all() {
   // A loop that looks at the queue every pass pays for the read only when somebody wrote. A write whose count is not yet
   // visible here leaves the descriptor readable: one more pass.
-  const std::uint32_t wakes = wakes_.load(std::memory_order_acquire);
-  if (event_fd_.valid() && wakes != cleared_) {
+  const std::uint32_t writes = writes_.load(std::memory_order_acquire);
+  if (event_fd_.valid() && writes != cleared_) {
     std::uint64_t ignored = 0;
     [[maybe_unused]] const ssize_t got = ::read(event_fd_.get(), &ignored, sizeof(ignored));
-    cleared_ = wakes;
+    cleared_ = writes;
   }
   Response* taken = ready_.take_all();
   if (taken != nullptr) ++takes_;

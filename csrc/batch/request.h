@@ -85,7 +85,8 @@ struct Response : IntakeNode<Response> {
 
 // Stage times of one request (CLOCK_MONOTONIC); 0 = did not happen.
 struct StageTimes {
-  Nanos received = 0;   // by the front end, before decoding
+  Nanos received = 0;   // by the front end: its first bytes
+  Nanos complete = 0;   // its last bytes, before decoding
   Nanos enqueued = 0;   // accepted by submit
   Nanos dequeued = 0;   // pulled into a batch
   Nanos run_start = 0;  // inputs gathered, device started

@@ -5,9 +5,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "base/cache_line.h"
+#include "base/histogram.h"
 #include "queue/doorbell.h"
 #include "tensor/signature.h"
 
@@ -24,6 +28,12 @@ class ServedVersion {
   const std::int64_t number;
   const std::string number_text;  // "1": what responses carry
   Signature signature;
+  // Output -> names of its classes, by index: what the classification extension adds to an answer.
+  std::map<std::string, std::vector<std::string>> labels;
+
+  // Hand-over of a response until its bytes were offered to the socket; written by front ends. Shared, because they count after
+  // the request was recycled, when the version may be gone.
+  const std::shared_ptr<DurationHistogram> encode_times = std::make_shared<DurationHistogram>();
 
   // A handle: the right to use the version. A drain waits until the count is back to zero, then destroys on the loader thread.
   // The word also counts requests that are begun and not yet answered, so that a drain reads one consistent number.

@@ -9,6 +9,7 @@
 #include "bind/engine.h"
 #include "bind/errors.h"
 #include "bind/numpy_tensor.h"
+#include "engine/trace.h"
 
 namespace py = pybind11;
 
@@ -85,6 +86,7 @@ class AsyncPort {
   py::tuple finish(Response& response) {
     std::unique_ptr<Call> call(static_cast<Call*>(response.request->owner));
     --in_flight_;
+    engine_->tracer().record(*response.request);
     py::object tag = std::move(call->tag);
     py::object outputs = py::none();
     py::object error = py::none();

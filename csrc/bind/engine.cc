@@ -139,7 +139,9 @@ CallArguments call_arguments(std::string model, py::object inputs, std::string v
 }
 
 void register_engine(py::module_& module) {
-  py::class_<PyEngine>(module, "Engine")
+  py::class_<PyEngine> engine(module, "Engine");
+  register_trace(engine);
+  engine
       .def(py::init([](std::int64_t max_queue, int nice) {
              return std::make_unique<PyEngine>(EngineOptions{nice, max_queue});
            }),

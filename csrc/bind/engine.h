@@ -41,6 +41,7 @@ class PyEngine {
 };
 
 void register_engine(pybind11::module_& module);
+void register_trace(pybind11::class_<PyEngine>& engine);
 void register_status(pybind11::module_& module);
 void register_async_port(pybind11::module_& module);
 

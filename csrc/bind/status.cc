@@ -30,7 +30,8 @@ LoadSpec make_load_spec(std::string model, std::int64_t version, std::string bac
                         std::int64_t max_batch_rows, std::vector<TensorSpec> inputs,
                         std::vector<TensorSpec> outputs, int instance_count, std::int64_t max_queue_delay_us,
                         std::int64_t max_queue_requests, std::vector<std::int64_t> preferred_rows,
-                        std::map<std::string, std::string> parameters) {
+                        std::map<std::string, std::string> parameters,
+                        std::map<std::string, std::vector<std::string>> labels) {
   LoadSpec spec;
   spec.model = std::move(model);
   spec.version = version;
@@ -44,6 +45,7 @@ LoadSpec make_load_spec(std::string model, std::int64_t version, std::string bac
   spec.limits.max_queue_requests = max_queue_requests;
   spec.limits.preferred_rows = std::move(preferred_rows);
   spec.parameters = std::move(parameters);
+  spec.labels = std::move(labels);
   return spec;
 }
 
@@ -61,7 +63,8 @@ void register_specs(py::module_& module) {
            py::arg("backend") = "", py::arg("path") = "", py::arg("max_batch_rows") = -1,
            py::arg("inputs") = py::tuple(), py::arg("outputs") = py::tuple(), py::arg("instance_count") = 0,
            py::arg("max_queue_delay_us") = 0, py::arg("max_queue_requests") = 0,
-           py::arg("preferred_rows") = py::tuple(), py::arg("parameters") = py::dict())
+           py::arg("preferred_rows") = py::tuple(), py::arg("parameters") = py::dict(),
+           py::arg("labels") = py::dict())
       .def_readonly("model", &LoadSpec::model)
       .def_readonly("version", &LoadSpec::version)
       .def_readonly("backend", &LoadSpec::backend)
@@ -77,7 +80,8 @@ void register_specs(py::module_& module) {
                              [](const LoadSpec& self) { return self.limits.max_queue_requests; })
       .def_property_readonly("preferred_rows",
                              [](const LoadSpec& self) { return self.limits.preferred_rows; })
-      .def_readonly("parameters", &LoadSpec::parameters);
+      .def_readonly("parameters", &LoadSpec::parameters)
+      .def_readonly("labels", &LoadSpec::labels);
 }
 
 void register_version_status(py::module_& module) {
@@ -88,6 +92,7 @@ void register_version_status(py::module_& module) {
           "state", [](const VersionStatus& self) { return std::string(version_state_name(self.state)); })
       .def_readonly("reason", &VersionStatus::reason)
       .def_readonly("progress", &VersionStatus::progress)
+      .def_readonly("load_seconds", &VersionStatus::load_seconds)
       .def_readonly("backend", &VersionStatus::backend)
       .def_readonly("platform", &VersionStatus::platform)
       .def_property_readonly("inputs", [](const VersionStatus& self) { return self.signature.inputs; })
@@ -120,6 +125,9 @@ void register_statistics(py::module_& module) {
       .def_readonly("fail", &VersionStatistics::fail)
       .def_readonly("cancel", &VersionStatistics::cancel)
       .def_readonly("rejected", &VersionStatistics::rejected)
+      .def_readonly("other", &VersionStatistics::other)
+      .def_readonly("requests_rejected", &VersionStatistics::requests_rejected)
+      .def_readonly("batch_rows", &VersionStatistics::batch_rows)
       .def_readonly("queue", &VersionStatistics::queue)
       .def_readonly("compute_input", &VersionStatistics::compute_input)
       .def_readonly("compute_infer", &VersionStatistics::compute_infer)

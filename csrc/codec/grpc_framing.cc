@@ -18,7 +18,7 @@ void write_grpc_prefix(std::byte* at, std::size_t message_bytes) {
 }
 
 void GrpcDeframer::set_encoding(std::string_view encoding) {
-  if (encoding == "identity") encoding = {};
+  compression_ = encoding.empty() ? Compression::kIdentity : parse_compression(encoding);
   encoding_size_ = static_cast<std::uint8_t>(std::min(encoding.size(), encoding_.size()));
   std::copy_n(encoding.data(), encoding_size_, encoding_.data());
 }
@@ -50,12 +50,12 @@ Status GrpcDeframer::read_prefix(ByteBuffer& message) {
   std::size_t length = 0;
   for (int i = 1; i <= 4; ++i)
     length = length << 8 | std::to_integer<std::size_t>(prefix_[static_cast<std::size_t>(i)]);
-  if (flag == 1 && encoding_size_ == 0) {
+  if (flag == 1 && compression_ == Compression::kIdentity) {
     return internal_error("gRPC framing: the compressed flag is set, but grpc-encoding names no compression");
   }
-  if (flag == 1) {
+  if (flag == 1 && !compression_) {
     return unimplemented("grpc-encoding: got '" + std::string(encoding_.data(), encoding_size_) +
-                         "', want identity (compressed messages are not supported)");
+                         "', want identity, deflate or gzip");
   }
   if (flag > 1)
     return internal_error("gRPC framing: got compressed flag " + std::to_string(flag) + ", want 0 or 1");
@@ -63,9 +63,19 @@ Status GrpcDeframer::read_prefix(ByteBuffer& message) {
     return {Code::kResourceExhausted, "message too large: got " + std::to_string(length) + " bytes, limit " +
                                           std::to_string(max_bytes_)};
   }
+  compressed_ = flag == 1;
   need_ = length;
   message.reserve(message.size() + std::min(length, kReserveBytes));
   return Status::ok();
+}
+
+Status GrpcDeframer::unpack(ByteBuffer& message, ByteBuffer& scratch) {
+  scratch.clear();
+  Status status = decompress(*compression_, message.span(), max_bytes_, scratch);
+  if (status.is_ok()) std::swap(message, scratch);
+  scratch.clear();
+  failed_ = !status.is_ok();
+  return status;
 }
 
 Status GrpcDeframer::finish() const {

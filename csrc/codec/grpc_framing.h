@@ -4,7 +4,9 @@
 // Bad framing and its answer (contracts.md section 0: gRPC's own codes, INTERNAL included):
 //   content-type is not application/grpc[+proto]         HTTP 415 (not a gRPC call, so no grpc-status)
 //   flag 1, grpc-encoding absent or "identity"           INTERNAL
-//   flag 1, any other grpc-encoding                      UNIMPLEMENTED, names it; send grpc-accept-encoding: identity
+//   flag 1, a grpc-encoding that we do not have          UNIMPLEMENTED, names it; grpc-accept-encoding says what we have
+//   flag 1, the data is no gzip or zlib data             INVALID_ARGUMENT (gRPC names no code; the client's fault)
+//   flag 1, unpacks to more than the limit               RESOURCE_EXHAUSTED, at the limit
 //   flag 2..255                                          INTERNAL
 //   length over the limit                                RESOURCE_EXHAUSTED, before a byte of it is stored
 //   stream ends inside prefix or message                 INTERNAL
@@ -22,6 +24,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "codec/compression.h"
 #include "memory/byte_buffer.h"
 
 namespace fastserve {
@@ -40,8 +43,8 @@ class GrpcDeframer {
       : max_bytes_(max_message_bytes) {}
   void reset() { *this = GrpcDeframer(max_bytes_); }
 
-  // The request's grpc-encoding, for the error text; "" or "identity" when absent. Set it before the first byte; only the
-  // fact and (up to 32 bytes of) the name are kept.
+  // The request's grpc-encoding; "" or "identity" when absent. Set it before the first byte. An unknown one matters only to a
+  // message that is compressed; up to 32 bytes of its name are kept for the error text.
   void set_encoding(std::string_view encoding);
 
   // Moves bytes from the front of `bytes` to `message` until the message is whole or `bytes` is used up.
@@ -49,6 +52,10 @@ class GrpcDeframer {
   // After an error the object stays in error.
   Status feed(std::span<const std::byte>& bytes, ByteBuffer& message);
   bool complete() const { return complete_; }
+  // The complete message has the compressed flag: unpack() it. The limit holds for both its sizes.
+  bool compressed() const { return compressed_; }
+  // Replaces `message` by what it unpacks to; `scratch` (empty) gets the memory of the compressed one, for the next time.
+  Status unpack(ByteBuffer& message, ByteBuffer& scratch);
   void next() { complete_ = false, prefix_used_ = 0; }
   // END_STREAM: an error when the stream ends inside a message. (Streams; for unary calls see below.)
   Status finish() const;
@@ -66,6 +73,8 @@ class GrpcDeframer {
   std::uint8_t prefix_used_ = 0;
   bool complete_ = false;
   bool failed_ = false;
+  bool compressed_ = false;
+  std::optional<Compression> compression_ = Compression::kIdentity;  // nullopt: not one of ours
   std::uint8_t encoding_size_ = 0;
   std::array<char, 32> encoding_{};  // no std::string: one deframer lives in every pooled call
 };

@@ -78,6 +78,14 @@ void Http2Session::respond(StreamId id, std::span<const Http2Header> headers, Ou
   core_->submit_head(*stream, headers, true);
 }
 
+// A local window of 0 makes nghttp2 give nothing back; what the client already has stays valid.
+void Http2Session::hold_window(StreamId id, bool held) {
+  const Http2Stream* stream = core_->find(id);
+  if (stream == nullptr || stream->reset || stream->remote_end) return;
+  const auto window = static_cast<std::int32_t>(core_->limits.stream_window_bytes);
+  nghttp2_session_set_local_window_size(core_->session, NGHTTP2_FLAG_NONE, id, held ? 0 : window);
+}
+
 void Http2Session::reset(StreamId id, Http2Error error) {
   Http2Stream* stream = core_->find(id);
   if (stream == nullptr || stream->reset) return;
@@ -98,6 +106,10 @@ void Http2Session::shutdown() {
   core.drain = Http2Core::Drain::kNoticed;
   nghttp2_submit_shutdown_notice(core.session);
   core.submit_drain_ping();
+}
+
+void Http2Session::ping() {
+  if (!core_->failed) nghttp2_submit_ping(core_->session, NGHTTP2_FLAG_NONE, nullptr);
 }
 
 void Http2Session::write(WriteQueue& out) {

@@ -113,6 +113,10 @@ class Http2Session {
   // All three in one pass: the hot path. Empty `trailers`: the message's last DATA frame ends the stream.
   void respond(StreamId stream, std::span<const Http2Header> headers, OutMessage&& message,
                std::span<const Http2Header> trailers);
+  // Back-pressure: while held, what the client sends on the stream still arrives but earns it no further window, so that at most
+  // stream_window_bytes more can come. Call it with `true` again whenever data came meanwhile (a change of the settings may
+  // have opened the window).
+  void hold_window(StreamId stream, bool held);
   // RST_STREAM. What was queued for the stream is dropped. When we end a stream before its client does, RST_STREAM NO_ERROR
   // follows by itself (RFC 9113 section 8.1).
   void reset(StreamId stream, Http2Error error);
@@ -123,6 +127,8 @@ class Http2Session {
   // Drain: GOAWAY(2^31-1) and a PING now, GOAWAY(last stream) when the PING came back (RFC 9113 section 6.8); streams that are
   // in run on. A second call sends the last GOAWAY at once.
   void shutdown();
+
+  void ping();  // asks the peer for a sign of life: its answer comes by feed()
 
   // Moves frames into `out` until there are none, flow control stops, or `out` holds write_high_water_bytes.
   void write(WriteQueue& out);

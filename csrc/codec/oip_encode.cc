@@ -1,3 +1,4 @@
+#include <simdjson.h>
 #include <protozero/varint.hpp>
 
 #include <array>
@@ -19,6 +20,12 @@ constexpr char kRawOutputContents = 0x32;
 constexpr char kOutputName = 0x0A;
 constexpr char kOutputDatatype = 0x12;
 constexpr char kOutputShape = 0x1A;
+constexpr char kErrorMessage = 0x0A;   // of ModelStreamInferResponse
+constexpr char kInferResponse = 0x12;  // likewise
+
+// A whole entry of ModelInferResponse.parameters (field 4): {"triton_final_response": {bool_param: ...}}.
+constexpr std::string_view kFinal("\x22\x1B\x0A\x15triton_final_response\x12\x02\x08\x01", 29);
+constexpr std::string_view kNotFinal("\x22\x1B\x0A\x15triton_final_response\x12\x02\x08\x00", 29);
 
 std::size_t varint_bytes(std::uint64_t value) {
   return static_cast<std::size_t>(protozero::length_of_varint(value));
@@ -50,6 +57,7 @@ class Writer {
     if (size != 0) std::memcpy(at_, from, size);
     at_ += size;
   }
+  char* text() const { return at_; }
   const std::byte* at() const { return reinterpret_cast<const std::byte*>(at_); }
 
  private:
@@ -91,22 +99,25 @@ Sizes measure(const Response& response, const ServedVersion& version, const Requ
   return sizes;
 }
 
-}  // namespace
-
-Status encode_model_infer(const Response& response, const ServedVersion& version, const Request& request,
-                          OutMessage& out) {
+// `parameter`: encoded, or nothing. `in_stream`: wrapped into a ModelStreamInferResponse.
+Status encode(const Response& response, const ServedVersion& version, const Request& request,
+              std::string_view parameter, bool in_stream, OutMessage& out) {
   out.clear();
   const Sizes sizes = measure(response, version, request);
-  if (sizes.message > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
-    return invalid_argument("response message too large: got " + std::to_string(sizes.message) +
+  const std::size_t infer_bytes = sizes.message + parameter.size();
+  const std::size_t message_bytes = in_stream ? field_bytes(infer_bytes) : infer_bytes;
+  if (message_bytes > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+    return invalid_argument("response message too large: got " + std::to_string(message_bytes) +
                             " bytes, limit 2147483647");
   }
-  std::byte* const start = out.own.extend(kGrpcPrefixBytes + sizes.message - sizes.referenced);
-  write_grpc_prefix(start, sizes.message);
+  std::byte* const start = out.own.extend(kGrpcPrefixBytes + message_bytes - sizes.referenced);
+  write_grpc_prefix(start, message_bytes);
   Writer w(start + kGrpcPrefixBytes);
+  if (in_stream) w.head(kInferResponse, infer_bytes);
   w.field(kModelName, version.name);
   w.field(kModelVersion, version.number_text);
   w.field(kId, request.id);
+  w.bytes(parameter.data(), parameter.size());
   for (const OutputTensor& output : response.outputs) write_output(output, version, w);
   for (const OutputTensor& output :
        response.outputs) {  // one entry each, empty ones too: clients index by position
@@ -118,6 +129,35 @@ Status encode_model_infer(const Response& response, const ServedVersion& version
     }
   }
   return Status::ok();
+}
+
+}  // namespace
+
+Status encode_model_infer(const Response& response, const ServedVersion& version, const Request& request,
+                          OutMessage& out) {
+  return encode(response, version, request, {}, false, out);
+}
+
+Status encode_model_stream_infer(const Response& response, const ServedVersion& version,
+                                 const Request& request, OutMessage& out) {
+  return encode(response, version, request, response.final ? kFinal : kNotFinal, true, out);
+}
+
+void encode_stream_error(std::string_view id, std::string_view message, OutMessage& out) {
+  out.clear();
+  const std::size_t infer_bytes = optional_bytes(id) + kFinal.size();
+  const std::size_t message_bytes = optional_bytes(message) + field_bytes(infer_bytes);
+  std::byte* const start = out.own.extend(kGrpcPrefixBytes + message_bytes);
+  write_grpc_prefix(start, message_bytes);
+  Writer w(start + kGrpcPrefixBytes);
+  w.field(kErrorMessage, message);
+  if (!simdjson::validate_utf8(message.data(), message.size())) {
+    for (char* c = w.text() - message.size(); c != w.text(); ++c)
+      *c = static_cast<unsigned char>(*c) < 0x80 ? *c : '?';
+  }
+  w.head(kInferResponse, infer_bytes);
+  w.field(kId, id);
+  w.bytes(kFinal.data(), kFinal.size());
 }
 
 }  // namespace fastserve

@@ -1,10 +1,11 @@
-// The hot RPC of the Open Inference Protocol, ModelInfer, between wire bytes and the neutral types. Contract:
+// The hot RPCs of the Open Inference Protocol, ModelInfer and ModelStreamInfer, between wire bytes and the neutral types. Contract:
 // protos/oip_grpc_service.proto and contracts.md section 2.3. Pure: no state, no clock; any thread.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "base/status.h"
 #include "batch/request.h"
@@ -38,5 +39,14 @@ Status decode_model_infer(std::span<const std::byte> message, Request& out);
 // Error: INVALID_ARGUMENT when the message would pass INT32_MAX bytes, the largest that protobuf can take. `out` is then empty.
 Status encode_model_infer(const Response& response, const ServedVersion& version, const Request& request,
                           OutMessage& out);
+
+// The same as a message of ModelStreamInfer: a ModelStreamInferResponse around it, with the parameter
+// `triton_final_response`, which Triton puts into every response of a stream: `final` says whether more come for the request.
+Status encode_model_stream_infer(const Response& response, const ServedVersion& version,
+                                 const Request& request, OutMessage& out);
+
+// What went wrong with one request of a stream: error_message, and an infer_response that has only the request's id and the
+// parameter. protobuf strings are UTF-8: a text that is not gets '?' for what is not ASCII.
+void encode_stream_error(std::string_view id, std::string_view message, OutMessage& out);
 
 }  // namespace fastserve

@@ -53,9 +53,6 @@ class RestEncoder {
 
   Status write_output(std::size_t i) {
     const OutputTensor& output = response_.outputs[i];
-    if (const RequestedOutput* asked = requested(i); asked != nullptr && asked->classification > 0) {
-      return unimplemented(field(i) + ".parameters.classification: not supported yet");
-    }
     json_.begin_object();
     json_.key("name");
     json_.string(name(i));

@@ -61,7 +61,7 @@ struct RestHead {
 // response.outputs) and the parameter binary_data_output; an explicit binary_data on an output wins.
 // response.status must be OK. NaN and infinities in JSON: see JsonWriter::number.
 // Errors leave `out` empty: INVALID_ARGUMENT for FP16 and BF16 as JSON and for BYTES that are not UTF-8 as JSON (both say
-// to ask for binary data), UNIMPLEMENTED for classification, INTERNAL when a BYTES output is malformed.
+// to ask for binary data), INTERNAL when a BYTES output is malformed. Classification is done before: classification.h.
 Status encode_rest_infer(const Response& response, const ServedVersion& version, const Request& request,
                          OutMessage& out, RestHead& head);
 

@@ -17,6 +17,8 @@ Engine::~Engine() {
 
 BackendRegistry& Engine::backends() { return impl_->registry; }
 
+Tracer& Engine::tracer() { return impl_->tracer; }
+
 bool Engine::drain(Nanos drain_ns) {
   const Nanos until = deadline_in(drain_ns);
   std::vector<std::shared_ptr<ModelVersion>> admitted;

@@ -21,13 +21,15 @@
 
 namespace fastserve {
 
+class Tracer;
+
 // Count and total nanoseconds of a stage, as Triton's statistics extension has them.
 struct StageTotal {
   std::uint64_t count = 0;
   std::uint64_t ns = 0;
 };
 
-// A histogram of seconds with fixed bounds (sched/statistics.h), cumulative as Prometheus wants it when read.
+// A histogram with fixed bounds (base/histogram.h).
 struct Histogram {
   std::vector<double> upper_bounds;   // ascending, without +Inf
   std::vector<std::uint64_t> counts;  // one more than bounds; not cumulative
@@ -41,15 +43,24 @@ struct BatchSizeTotal {
 
 // Read without stopping anyone: relaxed counters, each consistent with itself.
 struct VersionStatistics {
-  std::uint64_t inference_count = 0;           // rows
-  std::uint64_t execution_count = 0;           // batches
-  std::int64_t last_inference_ms = 0;          // wall clock, since the epoch; 0 = never
-  StageTotal success, fail, cancel, rejected;  // whole request
+  std::uint64_t inference_count = 0;   // rows
+  std::uint64_t execution_count = 0;   // batches
+  std::int64_t last_inference_ms = 0;  // wall clock, since the epoch; 0 = never
+  StageTotal success;                  // whole request, as the next four
+  StageTotal cancel;                   // in the queue, by their owner
+  StageTotal rejected;                 // too many waited, or the queue timeout passed
+  StageTotal fail;                     // all others: by the backend, or `other`
+  StageTotal other;  // the part of `fail` that no backend is to blame for: deadline, unloaded
   StageTotal queue, compute_input, compute_infer, compute_output;
   std::vector<BatchSizeTotal> batches;
-  std::int64_t pending = 0;                        // waiting now
-  std::int64_t in_flight = 0;                      // accepted, not yet answered
-  std::map<std::string, Histogram> stage_seconds;  // "queue", "gather", "execute", "total"
+  std::int64_t pending = 0;    // waiting now
+  std::int64_t in_flight = 0;  // accepted, not yet answered
+  // By reason; they are what `rejected`, `cancel` and `other` sum up: "queue_full", "queue_timeout", "cancelled",
+  // "deadline", "unloading".
+  std::map<std::string, std::uint64_t> requests_rejected;
+  // "queue", "gather", "execute", "total" of successful requests, "encode" of answers that were written to a socket.
+  std::map<std::string, Histogram> stage_seconds;
+  Histogram batch_rows;  // sizes of executed batches; upper bounds are rows
 };
 
 struct VersionStatus {
@@ -58,6 +69,7 @@ struct VersionStatus {
   VersionState state = VersionState::kNew;
   std::string reason;   // of FAILED (the error); READY: of a replacement that failed; else "compiling" ...
   double progress = 0;  // 0..1 while loading
+  double load_seconds = 0;  // load, warm-up and start; 0 until READY
   std::string backend, platform;
   Signature signature;  // meaningful from WARMING on
   int instance_count = 0;
@@ -78,6 +90,7 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   BackendRegistry& backends();
+  Tracer& tracer();  // engine/trace.h
 
   // Blocks: load -> warm up every bucket -> publish. On error the version's state is FAILED with the reason and whatever
   // served before serves on. Loading a version that is READY replaces it (the old one is drained after the new one is
@@ -119,6 +132,9 @@ class Submitter {
   // resolve -> validate -> admit -> queue. OK: the engine owns the request until its final response is delivered to
   // request.completions. Not OK: the request is still the caller's, nothing was delivered. Does not wake an instance: see flush.
   Status submit(Request& request);
+
+  // Whether the version's statistics have the last refusal already (queue full): who counts refusals leaves it out.
+  bool refusal_counted() const;
 
   // Wakes the instances that got work since the last flush: once per loop pass, not once per request.
   void flush();

@@ -10,6 +10,7 @@
 
 #include "base/cache_line.h"
 #include "engine/engine.h"
+#include "engine/trace.h"
 #include "model/model_version.h"
 #include "model/version_table.h"
 #include "sched/expiry_timer.h"
@@ -32,6 +33,7 @@ struct Engine::Impl {
   const EngineOptions options;
   BackendRegistry registry;
   ExpiryTimer timer;
+  Tracer tracer;
 
   mutable std::mutex mutex;  // guards the four below; never held while a backend works or a drain waits
   std::map<std::string, Versions, std::less<>> models;

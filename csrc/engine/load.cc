@@ -84,7 +84,10 @@ Engine::Impl::Record* Engine::Impl::find_record(std::string_view model, std::int
 Status Engine::load(const LoadSpec& spec, const Progress& progress) {
   std::shared_ptr<ModelVersion> version;
   FS_RETURN_IF_ERROR(impl_->admit_load(spec, version));
-  return impl_->finish_load(version, impl_->run_load(*version, progress));
+  const Nanos began = monotonic_now();
+  const Status loaded = impl_->run_load(*version, progress);
+  if (loaded.is_ok()) version->load_ns.store(monotonic_now() - began, std::memory_order_relaxed);
+  return impl_->finish_load(version, loaded);
 }
 
 Status Engine::Impl::admit_load(const LoadSpec& spec, std::shared_ptr<ModelVersion>& out) {

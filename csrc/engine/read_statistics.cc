@@ -1,4 +1,6 @@
 // Counters -> the numbers that metrics and the statistics extension show.
+#include <algorithm>
+#include <bit>
 #include <chrono>
 
 #include "engine/engine_impl.h"
@@ -6,18 +8,45 @@
 namespace fastserve {
 namespace {
 
-std::uint64_t read(const std::atomic<std::uint64_t>& counter) {
-  return counter.load(std::memory_order_relaxed);
-}
+using Shards = std::vector<std::unique_ptr<StatisticsShard>>;
 
-StageTotal total(const OutcomeCounter& counter) { return {read(counter.count), read(counter.ns)}; }
-StageTotal total(const StageCounter& counter) { return {counter.count(), counter.sum_ns()}; }
+// One stage over several shards, each bucket read once: count and sums of what is shown go together.
+class StageSum {
+ public:
+  StageSum(const Shards& shards, DurationHistogram StatisticsShard::*stage) {
+    for (const auto& shard : shards) add(*shard.*stage);
+  }
+  explicit StageSum(const DurationHistogram& only) { add(only); }
 
-Histogram histogram(const StageCounter& counter) {
-  Histogram out;
-  out.upper_bounds.assign(kStageBoundsSeconds.begin(), kStageBoundsSeconds.end());
-  for (std::size_t i = 0; i < kStageBuckets; ++i) out.counts.push_back(counter.in_bucket(i));
-  out.sum = static_cast<double>(counter.sum_ns()) * 1e-9;
+  StageTotal total() const {
+    StageTotal out{0, sum_ns_};
+    for (const std::uint64_t bucket : buckets_) out.count += bucket;
+    return out;
+  }
+  Histogram seconds() const {
+    Histogram out;
+    for (std::size_t i = 0; i < DurationHistogram::kBounds; ++i) {
+      out.upper_bounds.push_back(static_cast<double>(DurationHistogram::bound_ns(i)) / 1e9);
+    }
+    out.counts.assign(buckets_.begin(), buckets_.end());
+    out.sum = static_cast<double>(sum_ns_) / 1e9;
+    return out;
+  }
+
+ private:
+  void add(const DurationHistogram& from) {
+    for (std::size_t i = 0; i < buckets_.size(); ++i) buckets_[i] += from.in_bucket(i);
+    sum_ns_ += from.sum_ns();
+  }
+  std::array<std::uint64_t, DurationHistogram::kBuckets> buckets_{};
+  std::uint64_t sum_ns_ = 0;
+};
+
+StageTotal operator+(const StageTotal& a, const StageTotal& b) { return {a.count + b.count, a.ns + b.ns}; }
+
+std::uint64_t sum(const Shards& shards, Counter StatisticsShard::*counter) {
+  std::uint64_t out = 0;
+  for (const auto& shard : shards) out += read(*shard.*counter);
   return out;
 }
 
@@ -30,16 +59,63 @@ std::int64_t wall_clock_ms(Nanos moment) {
   return duration_cast<std::chrono::milliseconds>(now - std::chrono::nanoseconds(ago)).count();
 }
 
+void read_outcomes(const Statistics& from, VersionStatistics& out) {
+  const auto total = [&](Outcome outcome) -> StageTotal {
+    const OutcomeCounter& counter = from.of(outcome);
+    return {read(counter.count), read(counter.ns)};
+  };
+  const StageTotal full = total(Outcome::kQueueFull);
+  const StageTotal timeout = total(Outcome::kQueueTimeout);
+  const StageTotal deadline = total(Outcome::kDeadline);
+  const StageTotal unloading = total(Outcome::kUnloading);
+  out.cancel = total(Outcome::kCancelled);
+  out.rejected = full + timeout;
+  out.other = deadline + unloading;
+  out.fail = total(Outcome::kBackend) + out.other;
+  out.requests_rejected = {{"queue_full", full.count},
+                           {"queue_timeout", timeout.count},
+                           {"cancelled", out.cancel.count},
+                           {"deadline", deadline.count},
+                           {"unloading", unloading.count}};
+}
+
+BatchSizeTotal read_size(const Shards& shards, std::int64_t rows) {
+  BatchSizeTotal out;
+  out.rows = rows;
+  std::uint64_t count = 0;
+  for (const auto& shard : shards) {
+    const SizeCounter& size = shard->of_rows(rows);
+    count += read(size.count);
+    out.compute_input.ns += read(size.gather_ns);
+    out.compute_infer.ns += read(size.execute_ns);
+    out.compute_output.ns += read(size.scatter_ns);
+  }
+  out.compute_input.count = out.compute_infer.count = out.compute_output.count = count;
+  return out;
+}
+
+// Bounds 1, 2, 4 ... up to the first that holds the largest batch.
+Histogram rows_histogram(std::int64_t sizes) {
+  Histogram out;
+  for (std::int64_t bound = 1;; bound *= 2) {
+    out.upper_bounds.push_back(static_cast<double>(bound));
+    if (bound >= sizes) break;
+  }
+  out.counts.assign(out.upper_bounds.size() + 1, 0);
+  return out;
+}
+
 void read_sizes(const Statistics& from, VersionStatistics& out) {
+  out.batch_rows = rows_histogram(from.sizes());
   for (std::int64_t rows = 1; rows <= from.sizes(); ++rows) {
-    const SizeCounter& size = from.of_rows(rows);
-    const std::uint64_t count = read(size.count);
+    const BatchSizeTotal size = read_size(from.shards(), rows);
+    const std::uint64_t count = size.compute_infer.count;
     if (count == 0) continue;
     out.execution_count += count;
-    out.batches.push_back({rows,
-                           {count, read(size.gather_ns)},
-                           {count, read(size.execute_ns)},
-                           {count, read(size.scatter_ns)}});
+    out.batch_rows.counts[static_cast<std::size_t>(std::bit_width(static_cast<std::uint64_t>(rows - 1)))] +=
+        count;
+    out.batch_rows.sum += static_cast<double>(rows) * static_cast<double>(count);
+    out.batches.push_back(size);
   }
 }
 
@@ -47,24 +123,31 @@ void read_sizes(const Statistics& from, VersionStatistics& out) {
 
 VersionStatistics read_statistics(ModelVersion& version) {
   const Statistics& from = version.queue().statistics;
+  const Shards& shards = from.shards();
+  const StageSum queue(shards, &StatisticsShard::queue);
+  const StageSum gather(shards, &StatisticsShard::gather);
+  const StageSum execute(shards, &StatisticsShard::execute);
+  const StageSum total(shards, &StatisticsShard::total);
   VersionStatistics out;
-  out.inference_count = read(from.rows_served);
-  out.last_inference_ms = wall_clock_ms(from.last_run.load(std::memory_order_relaxed));
-  out.success = total(from.total);
-  out.fail = total(from.failed);
-  out.cancel = total(from.cancelled);
-  out.rejected = total(from.rejected);
-  out.queue = total(from.queue);
-  out.compute_input = total(from.gather);
-  out.compute_infer = total(from.execute);
-  out.compute_output = {out.success.count, read(from.scatter_ns)};
+  out.inference_count = sum(shards, &StatisticsShard::rows_served);
+  Nanos last_run = 0;
+  for (const auto& shard : shards)
+    last_run = std::max(last_run, shard->last_run.load(std::memory_order_relaxed));
+  out.last_inference_ms = wall_clock_ms(last_run);
+  out.success = total.total();
+  read_outcomes(from, out);
+  out.queue = queue.total();
+  out.compute_input = gather.total();
+  out.compute_infer = execute.total();
+  out.compute_output = {out.success.count, sum(shards, &StatisticsShard::scatter_ns)};
   read_sizes(from, out);
   out.pending = version.queue().waiting();
   out.in_flight = version.unanswered();
-  out.stage_seconds = {{"queue", histogram(from.queue)},
-                       {"gather", histogram(from.gather)},
-                       {"execute", histogram(from.execute)},
-                       {"total", histogram(from.total)}};
+  out.stage_seconds = {{"queue", queue.seconds()},
+                       {"gather", gather.seconds()},
+                       {"execute", execute.seconds()},
+                       {"encode", StageSum(*version.encode_times).seconds()},
+                       {"total", total.seconds()}};
   return out;
 }
 
@@ -76,6 +159,7 @@ VersionStatus status_of(const ModelVersion& version) {
   out.state = view.state;
   out.reason = view.reason;
   out.progress = view.progress;
+  out.load_seconds = static_cast<double>(version.load_ns.load(std::memory_order_relaxed)) / 1e9;
   out.backend = version.spec().backend;
   if (!version.described()) return out;
   out.platform = version.platform();

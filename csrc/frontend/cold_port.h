@@ -27,8 +27,10 @@ class ColdPort {
   virtual void http_begin(Call& call, int status, Fields headers) = 0;
   virtual void http_chunk(Call& call, std::span<const std::byte> piece) = 0;
   virtual void http_end(Call& call) = 0;
-  virtual void done(
-      Call& call) = 0;  // without an answer: the client gets an error, so that it does not wait for ever
+  // One more message of a stream of requests was dealt with: the client may send on.
+  virtual void grpc_took(Call& call) = 0;
+  // Gives the call back. Without an answer the client gets an error, so that it does not wait for ever.
+  virtual void done(Call& call) = 0;
 
  protected:
   ~ColdPort() = default;

@@ -2,7 +2,9 @@
 
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <system_error>
 
 namespace fastserve {
@@ -11,14 +13,15 @@ ColdQueue::ColdQueue() : event_fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   if (!event_fd_.valid()) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
 
-void ColdQueue::push(std::span<const ColdEvent> events) {
+void ColdQueue::push(std::vector<ColdEvent>& events) {
   if (events.empty()) return;
   bool first = false;
   {
     const std::lock_guard lock(mutex_);
     first = events_.empty();
-    events_.insert(events_.end(), events.begin(), events.end());
+    std::ranges::move(events, std::back_inserter(events_));
   }
+  events.clear();
   if (first) ::eventfd_write(event_fd_.get(), 1);
 }
 

@@ -29,6 +29,8 @@ ssize_t send_some(int fd, std::span<iovec> pieces) {
 
 // Runs after the session is gone, so no event can come any more.
 Connection::~Connection() {
+  if (tls_ != nullptr) end_tls();
+  loop_.forget_calls(calls_.size());
   for (Call* call : std::exchange(calls_, {})) {
     call->connection = nullptr;
     call->stream_open = false;
@@ -39,7 +41,7 @@ Connection::~Connection() {
 
 bool Connection::flush() {
   if (broken_) return true;
-  pump();
+  pump_all();
   while (!driver_writes_ && !out_.empty()) {
     std::array<iovec, kIovecs> pieces;
     const std::size_t count = out_.gather(pieces);
@@ -51,7 +53,7 @@ bool Connection::flush() {
     if (sent == -1) break;
     loop_.count_sent(static_cast<std::size_t>(sent));
     out_.consume(static_cast<std::size_t>(sent));
-    if (out_.empty()) pump();  // the session held back what did not fit under its high-water mark
+    if (out_.empty()) pump_all();  // the session held back what did not fit under its high-water mark
   }
   const bool pause = !wants_input();
   const bool changed = pause != paused_;

@@ -1,55 +1,50 @@
-// HTTP/1.1 on one connection: POST .../infer goes straight to the engine, every other route becomes a cold call.
-// One request at a time (the session holds pipelined ones). Thread: the loop's.
+// REST on one connection: HTTP/1.1, or HTTP/2 when the client starts with its connection preface (RFC 9113 section 3.4:
+// prior knowledge; behind TLS a client that agreed on "h2" by ALPN starts with the same bytes). Thread: the loop's.
 #pragma once
 
-#include "codec/http1_session.h"
+#include <memory>
+
 #include "frontend/connection.h"
+#include "frontend/rest_session.h"
 
 namespace fastserve {
 
-class HttpConnection final : public Connection, private Http1Events {
+class HttpConnection final : public Connection {
  public:
   HttpConnection(IoLoop& loop, int fd, void* driver);
   ~HttpConnection() override;
 
   void feed(std::span<const std::byte> bytes, Nanos now) override;
-  void opened(Nanos now) override;
-  void end_of_input() override {
-    lingers_ = false;
-    session_.end_of_input();
-  }
-  bool lingers() const override { return lingers_; }
+  void opened(Nanos now) override { session_->feed({}, now); }
+  void end_of_input() override;
   void deliver(Call& call, Nanos now) override;
-  void shutdown() override { session_.close_after_response(); }
-  void tick(Nanos now) override { session_.expire(now); }
-  bool wants_input() const override { return session_.wants_input(); }
+  void shutdown() override { session_->shutdown(); }
+  void tick(Nanos now) override;
+  bool wants_input() const override { return session_->wants_input(); }
 
   // Cold calls.
-  using Fields = std::span<const std::pair<std::string, std::string>>;
-  void respond(Call& call, int status, Fields headers, std::span<const std::byte> body);
-  void begin(int status, Fields headers);
-  void chunk(std::span<const std::byte> piece) { session_.respond_chunk(piece); }
-  void end(Call& call);
-  void abort(Call& call);
+  void respond(Call& call, int status, RestFields headers, std::span<const std::byte> body);
+  void begin(Call& call, int status, RestFields headers) { session_->begin(call, status, headers); }
+  void chunk(Call& call, std::span<const std::byte> piece) { session_->chunk(call, piece); }
+  void end(Call& call) { session_->end(call); }
+  void abort(Call& call) { session_->abort(call); }
+
+  // --- for its session
+  std::span<Call* const> calls() const { return calls_; }
+  // Nobody waits any more: what has not started never runs, and gives its place in the queue back.
+  void cancel_inferences();
 
  private:
-  void pump() override { session_.write(out_); }
-  bool session_done() const override { return session_.want_close(); }
+  void pump(WriteQueue& out) override { session_->write(out); }
+  bool session_done() const override { return session_->done(); }
+  bool gives_up() const override { return session_->gives_up(); }
+  bool session_lingers() const override { return session_->lingers(); }
+  void settle_for_http1(Nanos now);
 
-  ByteBuffer* on_request(const Http1Head& head) override;
-  void on_body(std::span<const std::byte>) override {}
-  void on_end() override;
-  void on_error(int http_status, std::string_view reason) override;
-
-  Status decode(Call& call);
-  void refuse(Call& call, int http_status, std::string_view message);
-  void closed(Call& call);  // the request was answered, or will never be
-
-  Http1Session session_;
-  Call* current_ = nullptr;
-  Nanos now_ = 0;
-  bool lingers_ = false;
-  bool parsing_ = false;  // inside feed or resume: the session goes on by itself
+  std::unique_ptr<RestSession> session_;  // HTTP/1.1 until the preface was seen whole
+  bool decided_ = false;
+  std::size_t preface_bytes_ = 0;  // so many came, and nothing else: held back until it is decided
+  Nanos first_byte_at_ = 0;
 };
 
 }  // namespace fastserve

@@ -84,7 +84,8 @@ void IoThread::shutdown() {
 
 void IoThread::stop() {
   if (!thread_.joinable()) return;
-  mailbox_.post([this] { stopping_ = true; });  // after what was posted before: no socket is forgotten in a letter
+  mailbox_.post(
+      [this] { stopping_ = true; });  // after what was posted before: no socket is forgotten in a letter
   thread_.join();
 }
 
@@ -187,9 +188,12 @@ void IoThread::open(Protocol protocol, UniqueFd fd) {
 }
 
 void IoThread::hand_over_cold() {
-  events_.clear();
-  for (Call* call : io_.take_cold()) events_.push_back({ColdEvent::Kind::kCall, call, &port_});
-  for (Call* call : io_.take_cancelled()) events_.push_back({ColdEvent::Kind::kCancelled, call, &port_});
+  for (Call* call : io_.take_cold()) events_.push_back({ColdEvent::Kind::kCall, call, &port_, {}});
+  for (IoLoop::ColdMessage& each : io_.take_cold_messages()) {
+    const auto kind = each.half_close ? ColdEvent::Kind::kHalfClose : ColdEvent::Kind::kMessage;
+    events_.push_back({kind, each.call, &port_, std::move(each.bytes)});
+  }
+  for (Call* call : io_.take_cancelled()) events_.push_back({ColdEvent::Kind::kCancelled, call, &port_, {}});
   cold_.push(events_);
 }
 
@@ -282,6 +286,10 @@ void IoThread::Port::grpc_send(Call& call, std::span<const std::byte> message) {
 void IoThread::Port::grpc_finish(Call& call, Code code, std::string_view message, Fields trailers) {
   thread_.mailbox_.post([&io = thread_.io_, &call, code, message = std::string(message),
                          trailers = owned(trailers)] { io.grpc_finish(call, code, message, trailers); });
+}
+
+void IoThread::Port::grpc_took(Call& call) {
+  thread_.mailbox_.post([&io = thread_.io_, &call] { io.grpc_took(call); });
 }
 
 void IoThread::Port::http_respond(Call& call, int status, Fields headers, std::span<const std::byte> body) {

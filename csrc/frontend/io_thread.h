@@ -70,6 +70,7 @@ class IoThread {
     explicit Port(IoThread& thread) : thread_(thread) {}
     void grpc_send(Call& call, std::span<const std::byte> message) override;
     void grpc_finish(Call& call, Code code, std::string_view message, Fields trailers) override;
+    void grpc_took(Call& call) override;
     void http_respond(Call& call, int status, Fields headers, std::span<const std::byte> body) override;
     void http_begin(Call& call, int status, Fields headers) override;
     void http_chunk(Call& call, std::span<const std::byte> piece) override;

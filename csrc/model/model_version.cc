@@ -26,7 +26,9 @@ Status check_signature(const Signature& signature) {
 }  // namespace
 
 ModelVersion::ModelVersion(const LoadSpec& spec, ExpiryTimer& timer)
-    : ServedVersion(spec.model, spec.version), spec_(spec), timer_(timer) {}
+    : ServedVersion(spec.model, spec.version), spec_(spec), timer_(timer) {
+  labels = spec.labels;
+}
 
 ModelVersion::~ModelVersion() { assert(instances_.empty() && model_ == nullptr); }
 
@@ -177,6 +179,24 @@ Instance* ModelVersion::claim_idle() {
     if (instance->try_claim_idle()) return instance.get();
   }
   return nullptr;
+}
+
+// A model cheaper than a wake runs here and now. A device that only has to be told gets a request that comes alone; several
+// are gathered into one tensor by copying, which is for an instance's own thread. The first instance with nothing to do takes
+// it, so with little load it is the same one each time, whose caches are warm.
+bool ModelVersion::start_here() {
+  constexpr Nanos kCheapRunNs = 10 * kMicrosecond;
+  constexpr Nanos kMostNs = 50 * kMicrosecond;
+  const std::int64_t waiting = queue_->waiting();
+  if (waiting == 0) return true;
+  const std::int64_t rows = std::min(waiting, std::max<std::int64_t>(signature.max_batch_rows, 1));
+  const Nanos expected = queue_->cost.expected_ns(instances_.front()->run_rows(rows));
+  const bool cheap = expected != 0 && expected <= kCheapRunNs;  // 0: nothing learned yet
+  if (!cheap && (waiting != 1 || !instances_.front()->starts_promptly())) return false;
+  Instance* instance = claim_idle();
+  if (instance == nullptr) return false;
+  cheap ? instance->run_claimed_until(monotonic_now() + kMostNs) : instance->run_claimed();
+  return true;
 }
 
 void ModelVersion::notice_cancel() { queue_->notice_cancel(); }

@@ -6,6 +6,7 @@
 // Thread: load .. destroy from one loader thread at a time; the rest as said.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -40,6 +41,8 @@ class ModelVersion final : public ServedVersion {
   // --- submitters that hold a handle
   ModelQueue& queue() { return *queue_; }
   Instance* claim_idle();  // nullptr: all busy. Else run_claimed() must follow
+  // Runs or starts on this thread, which has other things to do, what waits and takes it no time; false: ring the queue's bell.
+  bool start_here();
   void notice_cancel() override;
 
   // --- any thread
@@ -50,6 +53,8 @@ class ModelVersion final : public ServedVersion {
   };
   View view() const;
   void fail(const Status& status);
+  // How long load and start took; 0 until READY. Set by whoever loads it.
+  std::atomic<Nanos> load_ns{0};
   const LoadSpec& spec() const { return spec_; }
   // What the backend said; empty before WARMING, kept after destroy().
   const std::string& platform() const { return platform_; }

@@ -33,6 +33,16 @@ class CompletionQueue {
   // Several at once (the answers of one batch), linked from `newest` to `oldest` by next_in_intake: one wake for all.
   void deliver_chain(Response* newest, Response* oldest);
 
+  // Owner, kEventFd only: between keep_awake() and a may_sleep() that returned true the owner looks at the queue by itself, and
+  // deliveries spare the write to the eventfd. may_sleep() is false when something came meanwhile: take it, and ask again
+  // (or wake_self(), and see to other things first).
+  void keep_awake() { owner_looks_.store(true, std::memory_order_seq_cst); }
+  bool may_sleep() {
+    owner_looks_.store(false, std::memory_order_seq_cst);  // before the look; partner: deliver_chain
+    return ready_.empty();
+  }
+  void wake_self();
+
   // Owner: all responses so far, oldest first, linked by next_in_intake. With kEventFd it first clears the eventfd.
   Response* take_all();
 
@@ -48,8 +58,10 @@ class CompletionQueue {
   Intake<Response> ready_;
   // Every take that found something emptied the queue, so exactly one push afterwards or before it found it empty and woke:
   // wakes_ == takes_ means that nobody is left inside deliver_chain. The destructor waits for that.
-  std::uint32_t takes_ = 0;              // owner only
-  std::uint32_t cleared_ = 0;            // owner only: wakes_ when the eventfd was last read
+  std::uint32_t takes_ = 0;               // owner only
+  std::uint32_t cleared_ = 0;             // owner only: writes_ when the eventfd was last read
+  std::atomic<std::uint32_t> writes_{0};  // to the eventfd
+  std::atomic<bool> owner_looks_{false};
   std::atomic<std::uint32_t> wakes_{0};  // release: a deliverer's last touch; acquire in the destructor
   Doorbell bell_;
   UniqueFd event_fd_;

@@ -34,7 +34,8 @@ Instance::Instance(ModelQueue& queue, std::unique_ptr<BackendInstance> backend,
       buckets_(buckets.begin(), buckets.end()),
       depth_(std::max(backend_->depth(), 1)),
       arena_(new BatchArena(queue.version().signature, allocator,
-                            static_cast<std::size_t>(depth_) + kSpareBatches)) {}
+                            static_cast<std::size_t>(depth_) + kSpareBatches)),
+      shard_(queue.statistics.add_shard()) {}
 
 Instance::~Instance() {
   if (spare_ != nullptr) BatchArena::give_back(*spare_);
@@ -177,7 +178,6 @@ void Instance::complete(Batch& batch, const Status& status) {
   queue_.cost.record(batch.run_rows(), batch.run_end - std::max(batch.run_start, previous));
   batch.scatter(status);
   const BatchTimes times = settle_all(batch, monotonic_now());
-  if (times.served != 0) queue_.statistics.add_batch(times);
   if (t_starting == this) {
     if (held_.handles++ == 0) held_.since = times.now;
     held_.answered += answer(batch, held_.chain);
@@ -213,16 +213,18 @@ BatchTimes Instance::settle_all(Batch& batch, Nanos now) {
   BatchTimes times{
       batch.rows(),        0,  0, batch.run_start - batch.dequeued, batch.run_end - batch.run_start,
       now - batch.run_end, now};
+  BatchCount count(shard_, queue_.statistics.common());
   for (const Slot& slot : batch.slots()) {
-    if (!settle(*slot.request, batch, now)) continue;
+    if (!settle(*slot.request, batch, now, count)) continue;
     ++times.served;
     times.served_rows += slot.rows;
   }
+  count.add_batch(times);
   return times;
 }
 
 // Last look at one request before its response goes out: the deadline, its times, its counters. Whether it succeeded.
-bool Instance::settle(Request& request, const Batch& batch, Nanos now) {
+bool Instance::settle(Request& request, const Batch& batch, Nanos now, BatchCount& count) {
   Response& response = request.response;
   StageTimes& times = request.times;
   times.run_start = batch.run_start;
@@ -234,9 +236,10 @@ bool Instance::settle(Request& request, const Batch& batch, Nanos now) {
     response.status = {Code::kDeadlineExceeded, "Deadline Exceeded"};
   }
   if (response.status.is_ok()) {
-    queue_.statistics.add_request(times.dequeued - times.enqueued, took);
+    count.add_request(times.dequeued - times.enqueued, took);
   } else {
-    queue_.statistics.failed.add(took);
+    const bool late = response.status.code() == Code::kDeadlineExceeded;
+    queue_.statistics.add(late ? Outcome::kDeadline : Outcome::kBackend, took);
   }
   return response.status.is_ok();
 }
@@ -247,6 +250,19 @@ bool Instance::try_claim_idle() {
   release_claim();
   own_bell_.ring();
   return false;
+}
+
+void Instance::run_claimed_until(Nanos until) {
+  Nanos wait_until = kNever;
+  bool owes_ring = false;
+  while (has_room() && pull_one(wait_until, owes_ring, true)) {
+    if (owes_ring && monotonic_now() >= until) break;
+  }
+  send_held();
+  release_claim();
+  own_bell_.ring();
+  // For what is left, or waits for company: somebody must watch the clock.
+  if (owes_ring || wait_until != kNever) queue_.bell.ring();
 }
 
 void Instance::run_claimed() {

@@ -42,7 +42,9 @@ class Instance {
 
   // --- callers of infer: claims the instance when it runs nothing; then run_claimed must follow.
   bool try_claim_idle();
-  void run_claimed();  // pulls and starts one batch, gives the claim back
+  void run_claimed();                   // pulls and starts one batch, gives the claim back
+  void run_claimed_until(Nanos until);  // the same with all that waits, as long as it lasts
+  bool starts_promptly() const { return backend_->starts_promptly(); }
 
   std::int64_t run_rows(std::int64_t rows) const;  // the bucket for so many rows, when the device pads
   int in_flight() const { return in_flight_.load(std::memory_order_seq_cst); }
@@ -63,13 +65,14 @@ class Instance {
   static std::int64_t answer(Batch& batch, ResponseChain& chain);
   BatchTimes settle_all(Batch& batch, Nanos now);
   void send_held();
-  bool settle(Request& request, const Batch& batch, Nanos now);
+  bool settle(Request& request, const Batch& batch, Nanos now, BatchCount& count);
 
   ModelQueue& queue_;
   const std::unique_ptr<BackendInstance> backend_;
   const std::vector<std::int64_t> buckets_;  // empty: any number of rows runs as it is
   const int depth_;
   BatchArena* const arena_;
+  StatisticsShard& shard_;  // in the queue's statistics
   // Claim holder: finished inside start(), not yet sent. A cheap model's answers go out together, so that their owner is not
   // woken for each of them.
   struct Held {

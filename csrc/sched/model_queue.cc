@@ -13,6 +13,12 @@ BatchLimits with_rows(BatchLimits limits, const Signature& signature) {
   return limits;
 }
 
+// Of what drop_status says.
+Outcome outcome_of(const Status& dropped) {
+  if (dropped.code() == Code::kCancelled) return Outcome::kCancelled;
+  return dropped.code() == Code::kDeadlineExceeded ? Outcome::kDeadline : Outcome::kQueueTimeout;
+}
+
 }  // namespace
 
 Status drop_status(const Request& request, Nanos now) {
@@ -42,7 +48,7 @@ bool ModelQueue::admit() {
   const std::int64_t before = submitted_.fetch_add(1, std::memory_order_relaxed);
   if (before - taken_.load(std::memory_order_relaxed) < limits_.max_queue_requests) return true;
   submitted_.fetch_sub(1, std::memory_order_relaxed);
-  statistics.rejected.add(0);
+  statistics.add(Outcome::kQueueFull, 0);
   return false;
 }
 
@@ -116,7 +122,8 @@ ModelQueue::Pull ModelQueue::pull(Batch& batch, Nanos now) {
     for (std::size_t i = 0; i < decision.requests; ++i) {
       Request& request = *pending_.first();
       pending_.remove(request);
-      request.times.dequeued = now;
+      request.times.dequeued =
+          std::max(now, request.times.enqueued);  // it may have come after the look at the clock
       batch.add(&request);
     }
     batch.dequeued = now;
@@ -174,9 +181,8 @@ void ModelQueue::answer(Request* list, Nanos now, const Status* status) {
       response.final = true;
       response.outputs.clear();
       request.times.delivered = now;
-      const bool by_owner = response.status.code() == Code::kCancelled;
-      (by_owner ? statistics.cancelled : statistics.failed)
-          .add(std::max<Nanos>(now - request.times.enqueued, 0));
+      statistics.add(status != nullptr ? Outcome::kUnloading : outcome_of(response.status),
+                     now - request.times.enqueued);
       chain.add(request);
       ++count;
     }

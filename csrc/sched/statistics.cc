@@ -5,56 +5,55 @@
 namespace fastserve {
 namespace {
 
-constexpr std::array<Nanos, kStageBoundsSeconds.size()> bounds_ns() {
-  std::array<Nanos, kStageBoundsSeconds.size()> out{};
-  for (std::size_t i = 0; i < out.size(); ++i)
-    out[i] =
-        static_cast<Nanos>(kStageBoundsSeconds[i] * 1e9 + 0.25);  // .25: 5e-6 * 1e9 may fall short of 5000
-  return out;
-}
-constexpr auto kBoundsNs = bounds_ns();
-
-void add(std::atomic<std::uint64_t>& to, Nanos ns) {
-  to.fetch_add(static_cast<std::uint64_t>(ns), std::memory_order_relaxed);
+template <Writers kWriters>
+void add_ns(Counter& to, Nanos ns) {
+  count<kWriters>(to, static_cast<std::uint64_t>(ns));
 }
 
 }  // namespace
 
-std::size_t StageCounter::bucket_of(Nanos ns) {
-  return static_cast<std::size_t>(std::ranges::lower_bound(kBoundsNs, ns) - kBoundsNs.begin());
+StatisticsShard::StatisticsShard(std::int64_t sizes_in)
+    : sizes(sizes_in), by_rows(std::make_unique<SizeCounter[]>(static_cast<std::size_t>(sizes_in))) {}
+
+Statistics::Statistics(std::int64_t max_rows) : sizes_(std::clamp<std::int64_t>(max_rows, 1, kMaxSizes)) {
+  add_shard();
 }
 
-std::uint64_t StageCounter::count() const {
-  std::uint64_t total = 0;
-  for (const auto& bucket : counts_) total += bucket.load(std::memory_order_relaxed);
-  return total;
+StatisticsShard& Statistics::add_shard() {
+  return *shards_.emplace_back(std::make_unique<StatisticsShard>(sizes_));
 }
 
-Statistics::Statistics(std::int64_t max_rows)
-    : sizes_(std::clamp<std::int64_t>(max_rows, 1, kMaxSizes)),
-      by_rows_(std::make_unique<SizeCounter[]>(static_cast<std::size_t>(sizes_))) {}
-
-void Statistics::add_request(Nanos queue_ns, Nanos total_ns) {
-  queue.count(queue_ns);
-  queue.add_ns(queue_ns);
-  total.count(total_ns);
-  total.add_ns(total_ns);
+void BatchCount::add_request(Nanos queue_ns, Nanos total_ns) {
+  if (claimed_) {
+    shard_.queue.count<Writers::kOne>(queue_ns);
+    shard_.total.count<Writers::kOne>(total_ns);
+  } else {
+    shard_.queue.count<Writers::kAny>(queue_ns);
+    shard_.total.count<Writers::kAny>(total_ns);
+  }
 }
 
-void Statistics::add_batch(const BatchTimes& batch) {
-  const auto served = static_cast<Nanos>(batch.served);
-  gather.count(batch.gather_ns, batch.served);
-  gather.add_ns(batch.gather_ns * served);
-  execute.count(batch.execute_ns, batch.served);
-  execute.add_ns(batch.execute_ns * served);
-  add(scatter_ns, batch.scatter_ns * served);
-  rows_served.fetch_add(static_cast<std::uint64_t>(batch.served_rows), std::memory_order_relaxed);
-  last_run.store(batch.now, std::memory_order_relaxed);
-  SizeCounter& size = by_rows_[index(batch.rows)];
-  size.count.fetch_add(1, std::memory_order_relaxed);
-  add(size.gather_ns, batch.gather_ns);
-  add(size.execute_ns, batch.execute_ns);
-  add(size.scatter_ns, batch.scatter_ns);
+void BatchCount::add_batch(const BatchTimes& batch) {
+  if (batch.served == 0) return;
+  if (claimed_) {
+    add<Writers::kOne>(batch);
+  } else {
+    add<Writers::kAny>(batch);
+  }
+}
+
+template <Writers kWriters>
+void BatchCount::add(const BatchTimes& batch) {
+  shard_.gather.count<kWriters>(batch.gather_ns, batch.served);
+  shard_.execute.count<kWriters>(batch.execute_ns, batch.served);
+  add_ns<kWriters>(shard_.scatter_ns, batch.scatter_ns * static_cast<Nanos>(batch.served));
+  count<kWriters>(shard_.rows_served, static_cast<std::uint64_t>(batch.served_rows));
+  shard_.last_run.store(batch.now, std::memory_order_relaxed);
+  SizeCounter& size = shard_.of_rows(batch.rows);
+  count<kWriters>(size.count);
+  add_ns<kWriters>(size.gather_ns, batch.gather_ns);
+  add_ns<kWriters>(size.execute_ns, batch.execute_ns);
+  add_ns<kWriters>(size.scatter_ns, batch.scatter_ns);
 }
 
 }  // namespace fastserve

@@ -1,5 +1,9 @@
-// What one version counts. Writers are the submitters (refusals), whoever finishes batches and whoever drops waiting
-// requests; readers stop nobody. All relaxed: each number is consistent with itself, not with the others.
+// What one version counts. Writers never wait for one another or for a reader, readers stop nobody.
+//
+// Batches that end are counted in shards, one for each instance: whoever finishes a batch claims the instance's shard with one
+// exchange and then adds without locked instructions; when another finisher has it (two batches of one instance ended at
+// the same moment on two threads) he adds to the version's common shard with locked ones. Everything rare is one atomic.
+// Thread: as said at each class; reading from any. Lives in the ModelQueue, longer than every instance.
 #pragma once
 
 #include <array>
@@ -7,49 +11,37 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "base/cache_line.h"
 #include "base/clock.h"
+#include "base/histogram.h"
 
 namespace fastserve {
 
-// Upper bounds of the histograms' buckets in seconds; one more bucket above the last.
-inline constexpr std::array<double, 20> kStageBoundsSeconds{
-    0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005,
-    0.01,     0.025,   0.05,     0.1,     0.25,   0.5,     1,      2.5,   5,      10};
-inline constexpr std::size_t kStageBuckets = kStageBoundsSeconds.size() + 1;
-
-class StageCounter {
- public:
-  static std::size_t bucket_of(Nanos ns);  // the first whose bound is >= ns
-
-  void count(Nanos ns, std::uint64_t requests = 1) {
-    counts_[bucket_of(ns)].fetch_add(requests, std::memory_order_relaxed);
-  }
-  void add_ns(Nanos ns) { sum_ns_.fetch_add(static_cast<std::uint64_t>(ns), std::memory_order_relaxed); }
-
-  std::uint64_t in_bucket(std::size_t i) const { return counts_[i].load(std::memory_order_relaxed); }
-  std::uint64_t count() const;
-  std::uint64_t sum_ns() const { return sum_ns_.load(std::memory_order_relaxed); }
-
- private:
-  std::array<std::atomic<std::uint64_t>, kStageBuckets> counts_{};
-  std::atomic<std::uint64_t> sum_ns_{0};
+// How accepted (or, queue full, nearly accepted) requests end without an answer of the model.
+enum class Outcome : std::uint8_t {
+  kQueueFull,     // refused, because too many waited
+  kQueueTimeout,  // the `timeout` parameter passed in the queue
+  kCancelled,     // by its owner, in the queue
+  kDeadline,      // passed in the queue or while it ran
+  kUnloading,     // the version was unloaded under it
+  kBackend,       // failed by the backend, or for want of memory
 };
+inline constexpr std::size_t kOutcomes = 6;
 
-// Requests that ended in another way than success, and how long they had been in.
 struct OutcomeCounter {
-  std::atomic<std::uint64_t> count{0};
-  std::atomic<std::uint64_t> ns{0};
+  Counter count{0};
+  Counter ns{0};  // how long they had been in
   void add(Nanos took_ns) {
-    count.fetch_add(1, std::memory_order_relaxed);
-    ns.fetch_add(static_cast<std::uint64_t>(took_ns), std::memory_order_relaxed);
+    fastserve::count<Writers::kAny>(count);
+    fastserve::count<Writers::kAny>(ns, static_cast<std::uint64_t>(took_ns > 0 ? took_ns : 0));
   }
 };
 
 // Batches of one size.
 struct SizeCounter {
-  std::atomic<std::uint64_t> count{0}, gather_ns{0}, execute_ns{0}, scatter_ns{0};
+  Counter count{0}, gather_ns{0}, execute_ns{0}, scatter_ns{0};
 };
 
 // The successful part of one batch.
@@ -61,6 +53,22 @@ struct BatchTimes {
   Nanos now = 0;
 };
 
+// Successful requests. gather, execute and scatter: the batch's time, for each of its requests.
+struct alignas(kCacheLine) StatisticsShard {
+  explicit StatisticsShard(std::int64_t sizes_in);
+  SizeCounter& of_rows(std::int64_t rows) const {
+    return by_rows[static_cast<std::size_t>((rows < sizes ? rows : sizes) - 1)];
+  }
+
+  std::atomic<bool> claimed{false};  // acquire when it is claimed, release when it is given back
+  DurationHistogram queue, gather, execute, total;
+  Counter scatter_ns{0};
+  Counter rows_served{0};
+  std::atomic<Nanos> last_run{0};  // CLOCK_MONOTONIC; 0 = never
+  const std::int64_t sizes;
+  const std::unique_ptr<SizeCounter[]> by_rows;
+};
+
 class Statistics {
  public:
   // Batches above kMaxSizes rows are counted as if they had so many.
@@ -68,27 +76,43 @@ class Statistics {
 
   explicit Statistics(std::int64_t max_rows);
 
-  // Counts everything of a batch but the two stages that differ by request, which add_request takes.
-  void add_request(Nanos queue_ns, Nanos total_ns);
-  void add_batch(const BatchTimes& batch);
+  // Loader thread, before anything is counted or read.
+  StatisticsShard& add_shard();
+  StatisticsShard& common() { return *shards_.front(); }
+
+  void add(Outcome outcome, Nanos took_ns) { outcomes_[static_cast<std::size_t>(outcome)].add(took_ns); }
+  const OutcomeCounter& of(Outcome outcome) const { return outcomes_[static_cast<std::size_t>(outcome)]; }
 
   std::int64_t sizes() const { return sizes_; }
-  const SizeCounter& of_rows(std::int64_t rows) const { return by_rows_[index(rows)]; }
-
-  // Successful requests only. gather, execute and scatter: the batch's time, for each of its requests.
-  StageCounter queue, gather, execute, total;
-  std::atomic<std::uint64_t> scatter_ns{0};
-  std::atomic<std::uint64_t> rows_served{0};
-  std::atomic<Nanos> last_run{0};  // CLOCK_MONOTONIC; 0 = never
-  alignas(kCacheLine) OutcomeCounter failed, cancelled, rejected;
+  const std::vector<std::unique_ptr<StatisticsShard>>& shards() const { return shards_; }
 
  private:
-  std::size_t index(std::int64_t rows) const {
-    return static_cast<std::size_t>((rows < sizes_ ? rows : sizes_) - 1);
-  }
-
   const std::int64_t sizes_;
-  const std::unique_ptr<SizeCounter[]> by_rows_;
+  std::vector<std::unique_ptr<StatisticsShard>> shards_;  // the common one first
+  alignas(kCacheLine) std::array<OutcomeCounter, kOutcomes> outcomes_;
+};
+
+// Counts one batch: every successful request of it, then the batch. Holds the shard meanwhile.
+// Thread: one, the batch's finisher.
+class BatchCount {
+ public:
+  BatchCount(StatisticsShard& own, StatisticsShard& common)
+      : claimed_(!own.claimed.exchange(true, std::memory_order_acquire)), shard_(claimed_ ? own : common) {}
+  ~BatchCount() {
+    if (claimed_) shard_.claimed.store(false, std::memory_order_release);
+  }
+  BatchCount(const BatchCount&) = delete;
+  BatchCount& operator=(const BatchCount&) = delete;
+
+  void add_request(Nanos queue_ns, Nanos total_ns);
+  void add_batch(const BatchTimes& batch);  // nothing when no request of it succeeded
+
+ private:
+  template <Writers kWriters>
+  void add(const BatchTimes& batch);
+
+  const bool claimed_;
+  StatisticsShard& shard_;
 };
 
 }  // namespace fastserve

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -56,6 +57,7 @@ class Recorder : public Http2Events {
  public:
   std::map<StreamId, Seen> streams;
   std::function<void(StreamId)> when_request = [](StreamId) {};
+  std::function<void(StreamId)> when_data = [](StreamId) {};
   std::function<void(StreamId)> when_end = [](StreamId) {};
   std::function<void(StreamId)> when_closed = [](StreamId) {};
 
@@ -72,6 +74,7 @@ class Recorder : public Http2Events {
   void on_data(StreamId id, std::span<const std::byte> bytes) override {
     EXPECT_FALSE(bytes.empty());
     open(id).body.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    when_data(id);
   }
   void on_end(StreamId id) override {
     ++open(id).ends;
@@ -165,6 +168,21 @@ class Client {
     return nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, -1, nullptr, list.data(), list.size(),
                                   nullptr);
   }
+  // A request whose body comes in pieces: send() and finish().
+  StreamId stream(const Headers& headers) {
+    const StreamId id = request(headers, "");
+    streams_.insert(id);
+    return id;
+  }
+  void send(StreamId id, std::string_view bytes) {
+    bodies_[id] += bytes;
+    nghttp2_session_resume_data(session_, id);
+  }
+  void finish(StreamId id) {
+    streams_.erase(id);
+    nghttp2_session_resume_data(session_, id);
+  }
+  std::size_t unsent(StreamId id) { return bodies_[id].size(); }  // what flow control holds back
   void reset(StreamId id, std::uint32_t error) {
     nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, error);
   }
@@ -187,6 +205,8 @@ class Client {
   std::map<StreamId, Reply> replies;
   std::vector<nghttp2_goaway> goaways;
   std::vector<std::string> goaway_reasons;
+  int pings = 0;         // received
+  int ping_answers = 0;  // to ours
 
  private:
   static Client& of(void* p) { return *static_cast<Client*>(p); }
@@ -208,6 +228,8 @@ class Client {
       of(p).goaways.push_back(f->goaway);
       of(p).goaway_reasons.emplace_back(reinterpret_cast<const char*>(f->goaway.opaque_data),
                                         f->goaway.opaque_data_len);
+    } else if (f->hd.type == NGHTTP2_PING) {
+      (f->hd.flags & NGHTTP2_FLAG_ACK) != 0 ? ++of(p).ping_answers : ++of(p).pings;
     } else if ((f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS) &&
                (f->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) {
       of(p).replies[f->hd.stream_id].ended = true;
@@ -225,12 +247,15 @@ class Client {
     const std::size_t n = std::min(size, body.size());
     std::copy_n(body.data(), n, buf);
     body.erase(0, n);
-    if (body.empty()) *flags |= NGHTTP2_DATA_FLAG_EOF;
+    const bool more = of(p).streams_.contains(id);
+    if (n == 0 && more) return NGHTTP2_ERR_DEFERRED;
+    if (body.empty() && !more) *flags |= NGHTTP2_DATA_FLAG_EOF;
     return static_cast<ssize_t>(n);
   }
 
   nghttp2_session* session_ = nullptr;
   std::map<StreamId, std::string> bodies_;
+  std::set<StreamId> streams_;
 };
 
 // Carries bytes both ways, the client's in pieces of at most `cut`, until neither has more to say.

@@ -350,6 +350,131 @@ TEST(Http2Session, SecondShutdownDoesNotWaitForThePing) {
   EXPECT_TRUE(session.want_close());
 }
 
+// --- back-pressure on one stream
+
+class HoldWindow : public ::testing::Test {
+ protected:
+  static constexpr std::size_t kWindow = 1 << 20;
+  static constexpr std::size_t kBody = 5 << 20;
+
+  std::size_t received(StreamId id) { return events_.streams.at(id).body.size(); }
+
+  Recorder events_;
+  Http2Session session_{events_};
+  Client client_;
+};
+
+TEST_F(HoldWindow, StopsTheClientAfterItsWindowAndLetsItGoOn) {
+  exchange(client_, session_);  // the client knows our window
+  const StreamId id = client_.stream(grpc_request());
+  client_.send(id, "x");
+  exchange(client_, session_);
+  session_.hold_window(id, true);
+  client_.send(id, std::string(kBody, 'x'));
+  exchange(client_, session_);
+  EXPECT_GT(received(id), kWindow / 2);
+  EXPECT_LE(received(id), kWindow);
+  EXPECT_EQ(client_.unsent(id), kBody + 1 - received(id));
+  const std::size_t held = received(id);
+  session_.hold_window(id, true);
+  exchange(client_, session_);
+  EXPECT_EQ(received(id), held);
+  session_.hold_window(id, false);
+  client_.finish(id);
+  exchange(client_, session_);
+  EXPECT_EQ(received(id), kBody + 1);
+  EXPECT_EQ(events_.streams.at(id).ends, 1);
+}
+
+TEST_F(HoldWindow, HoldsAgainAndAgainWithoutLosingWindow) {
+  exchange(client_, session_);
+  const StreamId id = client_.stream(grpc_request());
+  exchange(client_, session_);
+  client_.send(id, std::string(20 * kWindow, 'x'));
+  int rounds = 0;
+  for (; rounds < 200 && client_.unsent(id) != 0; ++rounds) {
+    session_.hold_window(id, true);
+    const std::size_t before = received(id);
+    exchange(client_, session_);
+    EXPECT_LE(received(id) - before, kWindow);
+    session_.hold_window(id,
+                         false);  // gives the window back, by which the client goes on at the next exchange
+  }
+  exchange(client_, session_);
+  EXPECT_GE(rounds, 19);
+  EXPECT_EQ(received(id), 20 * kWindow);
+}
+
+TEST_F(HoldWindow, HoldsAlsoBeforeTheClientKnowsOurSettings) {
+  const StreamId id = client_.stream(grpc_request());
+  client_.send(id, std::string(kBody, 'x'));
+  events_.when_data = [&](StreamId each) { session_.hold_window(each, true); };  // as its owner does
+  exchange(client_, session_);
+  EXPECT_LE(received(id), 2 * kWindow);
+  EXPECT_GT(client_.unsent(id), 0U);
+  events_.when_data = [](StreamId) {};
+  session_.hold_window(id, false);
+  exchange(client_, session_);
+  EXPECT_EQ(received(id), kBody);
+}
+
+TEST_F(HoldWindow, OtherStreamsGoOn) {
+  exchange(client_, session_);
+  const StreamId held = client_.stream(grpc_request());
+  client_.send(held, std::string(kBody, 'x'));
+  session_.hold_window(held, true);
+  exchange(client_, session_);
+  session_.hold_window(held, true);
+  const StreamId other = client_.request(grpc_request(), std::string(kBody, 'y'));
+  exchange(client_, session_);
+  EXPECT_EQ(received(other), kBody);
+  EXPECT_EQ(events_.streams.at(other).ends, 1);
+}
+
+TEST_F(HoldWindow, IsANoOpForStreamsThatAreGone) {
+  session_.hold_window(7, true);
+  const StreamId id = client_.request(grpc_request(), "x");
+  exchange(client_, session_);
+  session_.hold_window(id, true);
+  session_.respond(id, kGrpcOkHeaders, message_of("done"), kGrpcOkTrailers);
+  exchange(client_, session_);
+  session_.hold_window(id, false);
+  exchange(client_, session_);
+  expect_echo(client_.replies.at(id), "done");
+}
+
+// --- keep-alive
+
+TEST(Http2Session, PingsAreAnsweredAndOursAreToo) {
+  Echo server;
+  Client client;
+  exchange(client, server.session);
+  nghttp2_submit_ping(client.raw(), NGHTTP2_FLAG_NONE, nullptr);
+  exchange(client, server.session);
+  EXPECT_EQ(client.ping_answers, 1);
+  server.session.ping();
+  exchange(client, server.session);
+  EXPECT_EQ(client.pings, 1);
+  EXPECT_TRUE(client.goaways.empty());
+}
+
+// A client with keepalive_time 10 s (and permit_without_calls), for an hour, with and without an open call.
+TEST(Http2Session, KeepalivePingsEveryTenSecondsAreNoFlood) {
+  for (const bool with_call : {false, true}) {
+    Recorder events;
+    Http2Session session(events);
+    Client client;
+    exchange(client, session);
+    if (with_call) client.open(grpc_request());
+    for (int i = 0; i < 360; ++i) {
+      nghttp2_submit_ping(client.raw(), NGHTTP2_FLAG_NONE, nullptr);
+      exchange(client, session, SIZE_MAX, i * 10 * kSecond);
+    }
+    EXPECT_EQ(client.ping_answers, 360);
+    EXPECT_TRUE(client.goaways.empty());
+  }
+}
+
 TEST(Http2Session, WriteStopsAtTheHighWaterMark) {
   Http2Limits limits;
   limits.write_high_water_bytes = 64 * 1024;

@@ -41,14 +41,22 @@ struct Read {
   };
   std::vector<Output> outputs;
   std::vector<std::string> raw;
+  std::string error;   // of a ModelStreamInferResponse
+  std::string final_;  // the whole `triton_final_response` entry, as "name=value"
 
-  explicit Read(const std::string& wire) {
+  explicit Read(const std::string& wire, bool in_stream = false) {
     std::span<const std::byte> rest = std::as_bytes(std::span(wire.data(), wire.size()));
     GrpcDeframer deframer;
     ByteBuffer message;
     EXPECT_TRUE(deframer.feed_unary(rest, message));
     EXPECT_TRUE(deframer.complete());
     protozero::pbf_reader reader(reinterpret_cast<const char*>(message.data()), message.size());
+    if (!in_stream) infer_response(reader);
+    while (in_stream && reader.next()) {
+      reader.tag() == 1 ? void(error = reader.get_string()) : infer_response(reader.get_message());
+    }
+  }
+  void infer_response(protozero::pbf_reader reader) {
     while (reader.next()) {
       switch (reader.tag()) {
         case 1:
@@ -60,6 +68,20 @@ struct Read {
         case 3:
           id = reader.get_string();
           break;
+        case 4: {
+          protozero::pbf_reader entry = reader.get_message();
+          while (entry.next()) {
+            if (entry.tag() == 1) {
+              final_ += entry.get_string();
+            } else {
+              protozero::pbf_reader value(entry.get_view());
+              EXPECT_TRUE(value.next());
+              EXPECT_EQ(value.tag(), 1U);
+              final_ += value.get_bool() ? "=true" : "=false";
+            }
+          }
+          break;
+        }
         case 5:
           outputs.push_back(output(reader.get_message()));
           break;
@@ -155,6 +177,52 @@ TEST(EncodeModelInfer, LargeTensorsAreReferencedSmallOnesCopied) {
   EXPECT_EQ(out.external[1].bytes.size(), 300000U);
   out.keep = std::make_shared<int>(0);
   EXPECT_EQ(Read(bytes_of(out)).raw, data);
+}
+
+TEST(EncodeModelStreamInfer, IsTheSameInsideAndSaysWhetherItIsFinal) {
+  Version version({"y", "z"});
+  Request request;
+  request.id = "id-9";
+  const std::string small(8, 'a');
+  const std::string large(kReferenceBytes, 'b');
+  for (const bool final : {true, false}) {
+    Response response;
+    response.final = final;
+    response.outputs = {tensor(1, DType::kFp32, Shape{1, 2}, small),
+                        tensor(0, DType::kUint8, Shape{8192}, large)};
+    OutMessage out;
+    ASSERT_TRUE(encode_model_stream_infer(response, version, request, out));
+    ASSERT_EQ(out.external.size(), 1U);
+    out.keep = std::make_shared<int>(0);
+    const Read read(bytes_of(out), true);
+    EXPECT_EQ(read.error, "");
+    EXPECT_EQ(read.model, "model");
+    EXPECT_EQ(read.version, "12");
+    EXPECT_EQ(read.id, "id-9");
+    EXPECT_EQ(read.final_, final ? "triton_final_response=true" : "triton_final_response=false");
+    ASSERT_EQ(read.outputs.size(), 2U);
+    EXPECT_EQ(read.outputs[0].name, "z");
+    EXPECT_EQ(read.raw, (std::vector<std::string>{small, large}));
+  }
+}
+
+TEST(EncodeStreamError, CarriesTheIdAndIsAlwaysUtf8) {
+  OutMessage out;
+  encode_stream_error("id-9", "what went wrong", out);
+  const Read read(bytes_of(out), true);
+  EXPECT_EQ(read.error, "what went wrong");
+  EXPECT_EQ(read.id, "id-9");
+  EXPECT_EQ(read.model, "");
+  EXPECT_EQ(read.final_, "triton_final_response=true");
+  encode_stream_error("",
+                      "gr\xC3\xBC\xC3\x9F"
+                      "e",
+                      out);
+  EXPECT_EQ(Read(bytes_of(out), true).error,
+            "gr\xC3\xBC\xC3\x9F"
+            "e");
+  encode_stream_error("", "cut \xC3", out);
+  EXPECT_EQ(Read(bytes_of(out), true).error, "cut ?");
 }
 
 TEST(EncodeModelInfer, MessageLimitIsInt32Max) {

@@ -131,12 +131,6 @@ TEST_F(RestEncode, BlamesTheModelForCutBytes) {
   refused(Code::kInternal, "cut off");
 }
 
-TEST_F(RestEncode, DoesNotClassifyYet) {
-  add<float>("p", DType::kFp32, {1}, {1});
-  request_.requested_outputs = {{"p", 2, false}};
-  refused(Code::kUnimplemented, R"(outputs["p"].parameters.classification)");
-}
-
 // What we write is read back bit by bit.
 TEST_F(RestEncode, RoundTripsThroughTheDecoder) {
   std::vector<float> values;

@@ -1,24 +1,19 @@
 // gRPC through the front end: an nghttp2 client on a socket pair, a real engine.
 #include <sys/socket.h>
 
-#include "codec/http2_client.h"
-#include "codec/oip_messages.h"
-#include "frontend/frontend_test.h"
+#include "frontend/grpc_client.h"
 
 namespace fastserve {
 namespace {
 
 using testing::Client;
+using testing::framed;
 using testing::FrontendTest;
 using testing::Headers;
+using testing::packed;
 using testing::Peer;
 using testing::Reply;
-
-std::string framed(std::string_view message) {
-  std::string out(kGrpcPrefixBytes, '\0');
-  write_grpc_prefix(reinterpret_cast<std::byte*>(out.data()), message.size());
-  return out += message;
-}
+using testing::trailer;
 
 std::string infer_message(std::string_view model, std::int64_t width, const std::string& raw) {
   return framed(testing::message([&](testing::pbf_writer& w) {
@@ -31,15 +26,6 @@ std::string infer_message(std::string_view model, std::int64_t width, const std:
     });
     w.add_bytes(7, raw);
   }));
-}
-
-std::string trailer(const Reply& reply, std::string_view name) {
-  for (const Headers* list : {&reply.trailers, &reply.headers}) {
-    for (const auto& [key, value] : *list) {
-      if (key == name) return value;
-    }
-  }
-  return {};
 }
 
 class GrpcConnectionTest : public FrontendTest {
@@ -86,7 +72,7 @@ TEST_F(GrpcConnectionTest, AnswersManyStreamsOfOneConnection) {
     EXPECT_NE(reply.body.find(raw), std::string::npos);
     EXPECT_NE(reply.body.find("id-1"), std::string::npos);
   }
-  EXPECT_EQ(loop_.open_calls(), 0U);
+  EXPECT_EQ(loop_.counters().open_calls.get(), 0U);
 }
 
 TEST_F(GrpcConnectionTest, RefusesWithCodeAndWordsAndServesTheNext) {
@@ -95,11 +81,9 @@ TEST_F(GrpcConnectionTest, RefusesWithCodeAndWordsAndServesTheNext) {
       session->client.request(testing::grpc_request(), infer_message("nobody", 4, std::string(16, 'x')));
   const StreamId shape =
       session->client.request(testing::grpc_request(), infer_message("echo", 5, std::string(20, 'x')));
-  const StreamId stream_infer =
-      session->client.open(testing::grpc_request("/inference.GRPCInferenceService/ModelStreamInfer"));
   const StreamId good =
       session->client.request(testing::grpc_request(), infer_message("echo", 4, std::string(16, 'x')));
-  settle(*session, 4);
+  settle(*session, 3);
   auto& replies = session->client.replies;
   EXPECT_EQ(trailer(replies[unknown], "grpc-status"), "5");
   EXPECT_EQ(trailer(replies[unknown], "grpc-message"),
@@ -107,7 +91,6 @@ TEST_F(GrpcConnectionTest, RefusesWithCodeAndWordsAndServesTheNext) {
   EXPECT_EQ(trailer(replies[shape], "grpc-status"), "3");
   EXPECT_NE(trailer(replies[shape], "grpc-message").find("inputs[\"IN\"].shape[1]: got 5, want 4"),
             std::string::npos);
-  EXPECT_EQ(trailer(replies[stream_infer], "grpc-status"), "12");
   EXPECT_EQ(trailer(replies[good], "grpc-status"), "0");
 }
 
@@ -116,11 +99,11 @@ TEST_F(GrpcConnectionTest, AResetStreamFreesItsCallWhenTheEngineIsThrough) {
   const StreamId stream =
       session->client.request(testing::grpc_request(), infer_message("slow", 4, std::string(16, 'x')));
   send(*session);
-  EXPECT_EQ(loop_.open_calls(), 1U);
+  EXPECT_EQ(loop_.counters().open_calls.get(), 1U);
   session->client.reset(stream, NGHTTP2_CANCEL);
   send(*session);
-  run_until([&] { return loop_.open_calls() == 0; });
-  EXPECT_EQ(loop_.open_calls(), 0U);
+  run_until([&] { return loop_.counters().open_calls.get() == 0; });
+  EXPECT_EQ(loop_.counters().open_calls.get(), 0U);
   const StreamId next =
       session->client.request(testing::grpc_request(), infer_message("echo", 4, std::string(16, 'x')));
   settle(*session, 2);
@@ -137,7 +120,7 @@ TEST_F(GrpcConnectionTest, AClosedConnectionLeavesNothingBehind) {
     session->client.open(testing::grpc_request());
     send(*session);
     loop_.close(session->connection);
-    EXPECT_EQ(loop_.open_calls(), 0U);
+    EXPECT_EQ(loop_.counters().open_calls.get(), 0U);
   }
   const auto session = connect();
   const StreamId stream =
@@ -187,7 +170,7 @@ TEST_F(GrpcConnectionTest, ColdCallsAreAnsweredThroughTheLoop) {
   settle(*session, 1);
   EXPECT_EQ(session->client.replies[unary].body, framed("one") + framed("two"));
   EXPECT_EQ(trailer(session->client.replies[unary], "grpc-status"), "0");
-  EXPECT_EQ(loop_.open_calls(), 0U);
+  EXPECT_EQ(loop_.counters().open_calls.get(), 0U);
 }
 
 TEST_F(GrpcConnectionTest, AColdCallWhoseClientLeftIsToldSo) {
@@ -203,7 +186,170 @@ TEST_F(GrpcConnectionTest, AColdCallWhoseClientLeftIsToldSo) {
   loop_.grpc_send(*cold[0], testing::bytes("late"));  // no-ops
   loop_.grpc_finish(*cold[0], Code::kOk, "", {});
   loop_.done(*cold[0]);
-  EXPECT_EQ(loop_.open_calls(), 0U);
+  EXPECT_EQ(loop_.counters().open_calls.get(), 0U);
+}
+
+// --- compression
+
+Headers with(Headers headers, const Headers& more) {
+  headers.insert(headers.end(), more.begin(), more.end());
+  return headers;
+}
+
+const Headers kGzipBothWays{{"grpc-encoding", "gzip"}, {"grpc-accept-encoding", "identity, deflate, gzip"}};
+
+// ModelInfer of 3,200 bytes that can be compressed, without its prefix.
+std::string wide_request() { return testing::infer_request("wide", "id-1", std::string(3200, 'x')); }
+
+class GrpcCompressionTest : public GrpcConnectionTest {
+ protected:
+  GrpcCompressionTest() {
+    LoadSpec spec = testing::identity("wide");
+    spec.inputs[0].shape = spec.outputs[0].shape = Shape{-1, -1};
+    EXPECT_TRUE(engine_.load(spec).is_ok());
+  }
+  Reply call(const Headers& more, const std::string& body) {
+    const auto session = connect();
+    const StreamId stream = session->client.request(with(testing::grpc_request(), more), body);
+    settle(*session, 1);
+    return session->client.replies[stream];
+  }
+  // What the answer's message unpacks to.
+  static std::string message_of(const Reply& reply) {
+    const auto messages = testing::messages_of(reply.body, trailer(reply, "grpc-encoding"));
+    EXPECT_EQ(messages.size(), 1U);
+    return messages.empty() ? "" : messages[0];
+  }
+};
+
+TEST_F(GrpcCompressionTest, ACompressedRequestIsAnsweredCompressed) {
+  const Reply reply = call(kGzipBothWays, framed(packed(Compression::kGzip, wide_request()), 1));
+  EXPECT_EQ(trailer(reply, "grpc-status"), "0");
+  EXPECT_EQ(trailer(reply, "grpc-encoding"), "gzip");
+  EXPECT_EQ(trailer(reply, "grpc-accept-encoding"), "identity,deflate,gzip");
+  EXPECT_LT(reply.body.size(), 300U);
+  EXPECT_NE(message_of(reply).find(std::string(3200, 'x')), std::string::npos);
+}
+
+TEST_F(GrpcCompressionTest, AClientThatCannotReadItIsAnsweredPlain) {
+  for (const Headers& more : {Headers{{"grpc-encoding", "gzip"}},
+                              Headers{{"grpc-encoding", "gzip"}, {"grpc-accept-encoding", "deflate"}}}) {
+    const Reply reply = call(more, framed(packed(Compression::kGzip, wide_request()), 1));
+    EXPECT_EQ(trailer(reply, "grpc-status"), "0");
+    EXPECT_EQ(trailer(reply, "grpc-encoding"), "");
+    EXPECT_GT(reply.body.size(), 3200U);
+    EXPECT_EQ(reply.body[0], '\0');
+  }
+}
+
+TEST_F(GrpcCompressionTest, AClientThatOnlyReadsItIsAnsweredPlainUnlessTheServerIsToldOtherwise) {
+  const Headers reads{{"grpc-accept-encoding", "identity, deflate, gzip"}};
+  const Reply plain = call(reads, framed(wide_request()));
+  EXPECT_EQ(trailer(plain, "grpc-encoding"), "");
+  EXPECT_GT(plain.body.size(), 3200U);
+
+  IoLimits limits;
+  limits.compress_answers = true;
+  IoLoop loop(engine_, limits);
+  Session session;
+  session.connection = loop.open_grpc(session.socket.server_fd(), nullptr);
+  const StreamId stream =
+      session.client.request(with(testing::grpc_request(), reads), framed(wide_request()));
+  const Nanos until = monotonic_now() + 10 * kSecond;
+  while (!session.client.replies[stream].closed && monotonic_now() < until) {
+    if (const std::string up = session.client.take(); !up.empty())
+      loop.received(*session.connection, testing::bytes(up));
+    loop.on_wake();
+    session.client.feed(session.socket.read());
+  }
+  const Reply& reply = session.client.replies[stream];
+  EXPECT_EQ(trailer(reply, "grpc-encoding"), "gzip");
+  EXPECT_EQ(message_of(reply), message_of(plain));
+}
+
+TEST_F(GrpcCompressionTest, SmallAnswersGoUncompressed) {
+  const Reply reply =
+      call(kGzipBothWays,
+           framed(packed(Compression::kGzip, testing::infer_request("echo", "", std::string(16, 'x'))), 1));
+  EXPECT_EQ(trailer(reply, "grpc-status"), "0");
+  EXPECT_EQ(reply.body[0], '\0');
+}
+
+TEST_F(GrpcCompressionTest, AnUnknownEncodingIsUnimplementedAndSaysWhatWeTake) {
+  const Reply reply = call({{"grpc-encoding", "snappy"}}, framed(wide_request(), 1));
+  EXPECT_EQ(trailer(reply, "grpc-status"), "12");
+  EXPECT_EQ(trailer(reply, "grpc-message"), "grpc-encoding: got 'snappy', want identity, deflate or gzip");
+  EXPECT_EQ(trailer(reply, "grpc-accept-encoding"), "identity,deflate,gzip");
+  EXPECT_EQ(trailer(call({{"grpc-encoding", "snappy"}}, framed(wide_request())), "grpc-status"), "0");
+}
+
+TEST_F(GrpcCompressionTest, CorruptDataAndBombsAreTheClientsFault) {
+  EXPECT_EQ(trailer(call(kGzipBothWays, framed("no gzip", 1)), "grpc-status"), "3");
+  EXPECT_EQ(trailer(call(kGzipBothWays, framed(packed(Compression::kGzip, wide_request()).substr(0, 40), 1)),
+                    "grpc-status"),
+            "3");
+  const std::string bomb = packed(Compression::kGzip, std::string((std::size_t{64} << 20) + 1, '\0'));
+  const Reply reply = call(kGzipBothWays, framed(bomb, 1));
+  EXPECT_EQ(trailer(reply, "grpc-status"), "8");
+  EXPECT_NE(trailer(reply, "grpc-message").find("67108864"), std::string::npos);
+}
+
+TEST_F(GrpcCompressionTest, ColdCallsSeeAndSendPlainMessages) {
+  const auto session = connect();
+  const StreamId stream = session->client.request(
+      with(testing::grpc_request("/inference.GRPCInferenceService/ModelConfig"), kGzipBothWays),
+      framed(packed(Compression::kGzip, "ab"), 1));
+  send(*session);
+  const std::vector<Call*> cold = loop_.take_cold();
+  ASSERT_EQ(cold.size(), 1U);
+  EXPECT_EQ(cold[0]->request.message.view(), "ab");
+  const std::string large(5000, 'y');
+  loop_.grpc_send(*cold[0], testing::bytes("small"));
+  loop_.grpc_send(*cold[0], testing::bytes(large));
+  loop_.grpc_finish(*cold[0], Code::kOk, "", {});
+  loop_.done(*cold[0]);
+  settle(*session, 1);
+  const Reply& reply = session->client.replies[stream];
+  EXPECT_EQ(trailer(reply, "grpc-status"), "0");
+  EXPECT_LT(reply.body.size(), 300U);
+  EXPECT_EQ(testing::messages_of(reply.body, "gzip"), (std::vector<std::string>{"small", large}));
+}
+
+TEST_F(GrpcConnectionTest, WhatWeTakeIsAnnouncedOncePerConnection) {
+  const auto session = connect();
+  std::vector<StreamId> streams;
+  for (int i = 0; i < 3; ++i) {
+    streams.push_back(
+        session->client.request(testing::grpc_request(), infer_message("echo", 4, std::string(16, 'x'))));
+    settle(*session, streams.size());
+  }
+  EXPECT_EQ(trailer(session->client.replies[streams[0]], "grpc-accept-encoding"), "identity,deflate,gzip");
+  EXPECT_EQ(trailer(session->client.replies[streams[1]], "grpc-accept-encoding"), "");
+}
+
+// --- keep-alive
+
+TEST_F(GrpcConnectionTest, ASilentPeerIsAskedAndThenClosed) {
+  IoLimits limits;
+  limits.keepalive_time_ns = 30 * kMillisecond;
+  limits.keepalive_timeout_ns = 30 * kMillisecond;
+  IoLoop loop(engine_, limits);
+  Session answering;
+  Session silent;
+  for (Session* each : {&answering, &silent})
+    each->connection = loop.open_grpc(each->socket.server_fd(), nullptr);
+  const Nanos until = monotonic_now() + 10 * kSecond;
+  while (!silent.connection->finished() && monotonic_now() < until) {
+    ::poll(nullptr, 0, 5);
+    loop.tick();
+    answering.client.feed(answering.socket.read());
+    if (const std::string up = answering.client.take(); !up.empty()) {
+      loop.received(*answering.connection, testing::bytes(up));
+    }
+  }
+  EXPECT_TRUE(silent.connection->finished());
+  EXPECT_FALSE(answering.connection->finished());
+  EXPECT_GT(answering.client.pings, 0);
 }
 
 TEST_F(GrpcConnectionTest, APeerThatSpeaksNoHttp2IsClosedEvenIfItReadsNothing) {

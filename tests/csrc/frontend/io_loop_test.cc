@@ -45,7 +45,7 @@ TEST_F(IoLoopTest, AnswersAnInferRequestFromTheEngine) {
   EXPECT_NE(answer.find(R"("id":"7")"), std::string::npos) << answer;
   EXPECT_NE(answer.find("[1,2,3,4.5]"), std::string::npos) << answer;
   EXPECT_TRUE(loop_.take_cold().empty());
-  EXPECT_EQ(loop_.open_calls(), 0u);
+  EXPECT_EQ(loop_.counters().open_calls.get(), 0u);
 }
 
 TEST_F(IoLoopTest, AnswersPipelinedRequestsInOrder) {
@@ -76,7 +76,7 @@ TEST_F(IoLoopTest, HandsEveryOtherRouteToTheLoopAsAColdCall) {
   loop_.http_respond(*cold[0], 200, {}, bytes("answer"));
   loop_.done(*cold[0]);
   EXPECT_NE(answer_of(client).find("answer"), std::string::npos);
-  EXPECT_EQ(loop_.open_calls(), 0u);
+  EXPECT_EQ(loop_.counters().open_calls.get(), 0u);
 }
 
 TEST_F(IoLoopTest, AColdCallThatIsDroppedIsAnswered500) {

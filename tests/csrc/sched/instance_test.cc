@@ -179,7 +179,7 @@ TEST_F(InstanceTest, ADeadlineThatPassedMeanwhileShowsInTheReply) {
   ASSERT_EQ(wait_for(completions_, 1).size(), 1U);
   EXPECT_EQ(late.request.response.status.code(), Code::kDeadlineExceeded);
   EXPECT_TRUE(late.request.response.outputs.empty());
-  EXPECT_EQ(queue_->statistics.failed.count.load(), 1U);
+  EXPECT_EQ(queue_->statistics.of(Outcome::kDeadline).count.load(), 1U);
 }
 
 TEST_F(InstanceTest, AFailingBackendFailsTheRequestAndServesTheNext) {

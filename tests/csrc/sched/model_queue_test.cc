@@ -82,7 +82,7 @@ TEST_F(ModelQueueTest, RefusesTheNewestWhenFull) {
   submit();
   EXPECT_FALSE(queue_->admit());
   EXPECT_FALSE(queue_->admit());
-  EXPECT_EQ(queue_->statistics.rejected.count.load(), 2U);
+  EXPECT_EQ(queue_->statistics.of(Outcome::kQueueFull).count.load(), 2U);
   EXPECT_EQ(queue_->waiting(), 2);
   pull();
   EXPECT_TRUE(queue_->admit());
@@ -128,8 +128,9 @@ TEST_F(ModelQueueTest, ExpiredAndCancelledWorkNeverRuns) {
   EXPECT_EQ(slow.response.status.code(), Code::kUnavailable);
   EXPECT_EQ(slow.response.status.message(), "Request timeout expired");
   EXPECT_EQ(gone.response.status.code(), Code::kCancelled);
-  EXPECT_EQ(queue_->statistics.failed.count.load(), 2U);
-  EXPECT_EQ(queue_->statistics.cancelled.count.load(), 1U);
+  for (const Outcome outcome : {Outcome::kDeadline, Outcome::kQueueTimeout, Outcome::kCancelled}) {
+    EXPECT_EQ(queue_->statistics.of(outcome).count.load(), 1U) << static_cast<int>(outcome);
+  }
   EXPECT_EQ(version_->unanswered(), 1);
   EXPECT_EQ(queue_->waiting(), 0);
 }

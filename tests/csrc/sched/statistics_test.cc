@@ -2,43 +2,104 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+#include <vector>
+
 namespace fastserve {
 namespace {
 
-TEST(StageCounter, PutsEachTimeIntoTheBucketWhoseBoundItDoesNotExceed) {
-  EXPECT_EQ(StageCounter::bucket_of(0), 0U);
-  EXPECT_EQ(StageCounter::bucket_of(5000), 0U);
-  EXPECT_EQ(StageCounter::bucket_of(5001), 1U);
-  EXPECT_EQ(StageCounter::bucket_of(10 * kSecond), kStageBoundsSeconds.size() - 1);
-  EXPECT_EQ(StageCounter::bucket_of(10 * kSecond + 1), kStageBoundsSeconds.size());
-  for (std::size_t i = 1; i < kStageBoundsSeconds.size(); ++i) {
-    EXPECT_LT(kStageBoundsSeconds[i - 1], kStageBoundsSeconds[i]);
-  }
+std::uint64_t requests_of(const DurationHistogram& h) {
+  std::uint64_t out = 0;
+  for (std::size_t i = 0; i < DurationHistogram::kBuckets; ++i) out += h.in_bucket(i);
+  return out;
 }
 
 TEST(Statistics, ABatchCountsForEachOfItsRequests) {
   Statistics s(8);
-  s.add_request(1000, 5000);
-  s.add_request(3000, 7000);
-  s.add_batch({5, 2, 4, 10, 20, 30, 99});
-  EXPECT_EQ(s.queue.count(), 2U);
-  EXPECT_EQ(s.queue.sum_ns(), 4000U);
-  EXPECT_EQ(s.total.sum_ns(), 12000U);
-  EXPECT_EQ(s.execute.count(), 2U);
-  EXPECT_EQ(s.execute.sum_ns(), 40U);
-  EXPECT_EQ(s.rows_served.load(), 4U);
-  EXPECT_EQ(s.of_rows(5).count.load(), 1U);
-  EXPECT_EQ(s.of_rows(5).execute_ns.load(), 20U);
-  EXPECT_EQ(s.of_rows(4).count.load(), 0U);
+  StatisticsShard& shard = s.add_shard();
+  {
+    BatchCount count(shard, s.common());
+    count.add_request(1000, 5000);
+    count.add_request(3000, 7000);
+    count.add_batch({5, 2, 4, 10, 20, 30, 99});
+  }
+  EXPECT_EQ(requests_of(shard.queue), 2U);
+  EXPECT_EQ(shard.queue.sum_ns(), 4000U);
+  EXPECT_EQ(shard.total.sum_ns(), 12000U);
+  EXPECT_EQ(requests_of(shard.execute), 2U);
+  EXPECT_EQ(shard.execute.sum_ns(), 40U);
+  EXPECT_EQ(shard.scatter_ns.load(), 60U);
+  EXPECT_EQ(shard.rows_served.load(), 4U);
+  EXPECT_EQ(shard.last_run.load(), 99);
+  EXPECT_EQ(shard.of_rows(5).count.load(), 1U);
+  EXPECT_EQ(shard.of_rows(5).execute_ns.load(), 20U);
+  EXPECT_EQ(shard.of_rows(4).count.load(), 0U);
+}
+
+TEST(Statistics, ABatchThatServedNobodyIsNoExecution) {
+  Statistics s(8);
+  BatchCount(s.add_shard(), s.common()).add_batch({5, 0, 0, 10, 20, 30, 99});
+  EXPECT_EQ(s.shards()[1]->of_rows(5).count.load(), 0U);
+  EXPECT_EQ(s.shards()[1]->last_run.load(), 0);
+}
+
+TEST(Statistics, WhoFindsTheShardTakenCountsInTheCommonOne) {
+  Statistics s(8);
+  StatisticsShard& shard = s.add_shard();
+  {
+    BatchCount first(shard, s.common());
+    BatchCount second(shard, s.common());
+    second.add_request(1000, 1000);
+    second.add_batch({1, 1, 1, 1, 1, 1, 1});
+    EXPECT_EQ(requests_of(shard.queue), 0U);
+    EXPECT_EQ(requests_of(s.common().queue), 1U);
+    EXPECT_EQ(s.common().of_rows(1).count.load(), 1U);
+  }
+  BatchCount(shard, s.common()).add_request(1, 1);
+  EXPECT_EQ(requests_of(shard.queue), 1U) << "it was given back";
+}
+
+TEST(Statistics, FinishersOfOneInstanceLoseNothing) {
+  Statistics s(8);
+  StatisticsShard& shard = s.add_shard();
+  constexpr int kEach = 20'000;
+  std::vector<std::thread> finishers;
+  for (int i = 0; i < 3; ++i) {
+    finishers.emplace_back([&] {
+      for (int n = 0; n < kEach; ++n) {
+        BatchCount count(shard, s.common());
+        count.add_request(n, n);
+        count.add_batch({2, 1, 2, n, n, n, n});
+      }
+    });
+  }
+  for (std::thread& finisher : finishers) finisher.join();
+  std::uint64_t requests = 0, batches = 0, rows = 0;
+  for (const auto& each : s.shards()) {
+    requests += requests_of(each->total);
+    batches += each->of_rows(2).count.load();
+    rows += each->rows_served.load();
+  }
+  EXPECT_EQ(requests, 3U * kEach);
+  EXPECT_EQ(batches, 3U * kEach);
+  EXPECT_EQ(rows, 6U * kEach);
+}
+
+TEST(Statistics, OutcomesKeepCountAndTime) {
+  Statistics s(1);
+  s.add(Outcome::kDeadline, 70);
+  s.add(Outcome::kDeadline, -1);
+  EXPECT_EQ(s.of(Outcome::kDeadline).count.load(), 2U);
+  EXPECT_EQ(s.of(Outcome::kDeadline).ns.load(), 70U);
+  EXPECT_EQ(s.of(Outcome::kBackend).count.load(), 0U);
 }
 
 TEST(Statistics, SizesAreBounded) {
-  Statistics none(0);
-  EXPECT_EQ(none.sizes(), 1);
+  EXPECT_EQ(Statistics(0).sizes(), 1);
   Statistics huge(std::int64_t{1} << 40);
   EXPECT_EQ(huge.sizes(), Statistics::kMaxSizes);
-  huge.add_batch({std::int64_t{1} << 39, 1, 1, 0, 0, 0, 1});
-  EXPECT_EQ(huge.of_rows(Statistics::kMaxSizes).count.load(), 1U);
+  BatchCount(huge.common(), huge.common()).add_batch({std::int64_t{1} << 39, 1, 1, 0, 0, 0, 1});
+  EXPECT_EQ(huge.common().of_rows(Statistics::kMaxSizes).count.load(), 1U);
 }
 
 }  // namespace
