@@ -38,6 +38,7 @@ class LoadSpec:
     max_queue_requests: int  # 0: the engine's default
     preferred_rows: list[int]
     parameters: dict[str, str]
+    labels: dict[str, list[str]]  # output -> names of its classes
     def __init__(
         self,
         model: str,
@@ -53,6 +54,7 @@ class LoadSpec:
         max_queue_requests: int = 0,
         preferred_rows: Sequence[int] = (),
         parameters: Mapping[str, str] = ...,
+        labels: Mapping[str, Sequence[str]] = ...,
     ) -> None: ...
 
 class VersionStatus:
@@ -61,6 +63,7 @@ class VersionStatus:
     state: str  # NEW LOADING WARMING READY DRAINING UNLOADED FAILED
     reason: str
     progress: float
+    load_seconds: float  # 0.0 until READY
     backend: str
     platform: str
     inputs: list[TensorSpec]
@@ -81,7 +84,7 @@ class BatchSizeTotal:
     compute_output: StageTotal
 
 class Histogram:
-    upper_bounds: list[float]  # seconds, ascending, without +Inf
+    upper_bounds: list[float]  # seconds or rows, ascending, without +Inf
     counts: list[int]  # one more than bounds; not cumulative
     sum: float
 
@@ -90,9 +93,11 @@ class VersionStatistics:
     execution_count: int
     last_inference_ms: int
     success: StageTotal
-    fail: StageTotal
+    fail: StageTotal  # all that is neither of the next two
     cancel: StageTotal
-    rejected: StageTotal
+    rejected: StageTotal  # queue full, queue timeout
+    other: StageTotal  # the part of `fail` that is not the backend's: deadline, unloading
+    requests_rejected: dict[str, int]  # queue_full, queue_timeout, cancelled, deadline, unloading
     queue: StageTotal
     compute_input: StageTotal
     compute_infer: StageTotal
@@ -100,7 +105,8 @@ class VersionStatistics:
     batches: list[BatchSizeTotal]
     pending: int
     in_flight: int
-    stage_seconds: dict[str, Histogram]  # queue, gather, execute, total
+    stage_seconds: dict[str, Histogram]  # queue, gather, execute, encode, total
+    batch_rows: Histogram  # sizes of executed batches; bounds are rows
 
 class Engine:
     """Owner of loaded versions. Blocking calls (load, unload, drain, infer) release the interpreter lock."""
@@ -117,6 +123,17 @@ class Engine:
         """Status of the version that a request would get now; raises NOT_FOUND / UNAVAILABLE in the words of the contract."""
 
     def statistics(self, model: str, version: int) -> VersionStatistics: ...
+    def set_trace(self, model: str | None, rate: int, count: int, level: bool) -> None:
+        """Traces one of `rate` requests, `count` at most (-1: no limit), when `level`; None: every model without a setting of
+        its own. Raises INVALID_ARGUMENT."""
+
+    def clear_trace(self, model: str) -> None:
+        """The model follows the setting for all again."""
+    def take_traces(self) -> list[dict[str, Any]]:
+        """Traces since the last call: id, request_id, model_name, model_version, timestamps: list[tuple[name, ns]] by
+        CLOCK_MONOTONIC, with Triton's names, in order of time."""
+
+    traces_dropped: int  # because nobody took them (16384 are kept)
     def infer(
         self,
         model: str,

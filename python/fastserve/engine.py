@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastserve import _core, plugins
-from fastserve import errors as _errors  # installs the exception classes of _core
+from fastserve import errors as _errors
 
 Array = npt.NDArray[Any]
 Progress = Callable[[float, str], None]
 
-_errors_installed = _errors.from_code
+_core.set_error_factory(_errors.from_code)
 
 
 @dataclass(frozen=True)

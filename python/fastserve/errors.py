@@ -1,24 +1,35 @@
 """Exceptions of fastserve: one class per status code, with gRPC's numbers.
 
-The C++ side reports (code, message); `from_code` makes the exception. Front ends read `code` and answer with the gRPC status
+The C++ side reports (code, message); `from_code` makes the exception (fastserve.engine tells it so: this module does
+not load the engine, clients use it too). Front ends read `code` and answer with the gRPC status
 or, by `HTTP_STATUS`, the HTTP status that Triton's clients expect.
 """
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
-from fastserve import _core
+# `inputs["image"].shape[1]` and its kind, as messages name the field that they are about.
+_FIELD = re.compile(r'(?:inputs|outputs|parameters)(?:\[(?:\d+|"(?:[^"\\]|\\.)*")\]|\.\w+)+(?=: )')
 
 
 class FastserveError(Exception):
     """Base of everything that fastserve raises on purpose. `code` is a gRPC status code."""
 
     code: ClassVar[int] = 2
+    http_status: int | None = None  # set by fastserve.client where the answer came over HTTP
+    request_id: str = ""  # set by fastserve.client for an error inside a stream
 
     @property
     def message(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+    @property
+    def field(self) -> str:
+        """The field that the message names (`inputs["image"].shape[1]`); empty when it names none."""
+        found = _FIELD.search(self.message)
+        return found[0] if found else ""
 
 
 class Cancelled(FastserveError):
@@ -118,6 +129,26 @@ _BY_CODE: dict[int, type[FastserveError]] = {
     )
 }
 
+CODE_NAMES: dict[int, str] = {
+    0: "OK",
+    1: "CANCELLED",
+    2: "UNKNOWN",
+    3: "INVALID_ARGUMENT",
+    4: "DEADLINE_EXCEEDED",
+    5: "NOT_FOUND",
+    6: "ALREADY_EXISTS",
+    7: "PERMISSION_DENIED",
+    8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION",
+    10: "ABORTED",
+    11: "OUT_OF_RANGE",
+    12: "UNIMPLEMENTED",
+    13: "INTERNAL",
+    14: "UNAVAILABLE",
+    15: "DATA_LOSS",
+    16: "UNAUTHENTICATED",
+}
+
 # gRPC code -> HTTP status, as csrc/base/status.cc has it (a test compares the two).
 HTTP_STATUS: dict[int, int] = {
     0: 200,
@@ -148,6 +179,3 @@ def from_code(code: int, message: str) -> FastserveError:
     error = FastserveError(message)
     error.code = code  # type: ignore[misc]
     return error
-
-
-_core.set_error_factory(from_code)

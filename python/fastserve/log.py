@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -21,16 +22,60 @@ _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 _core_logger = logging.getLogger("fastserve.core")
 
 
+@dataclass(frozen=True)
+class LogSettings:
+    """What is written; each kind is switched by itself, as Triton has it."""
+
+    info: bool = True
+    warning: bool = True
+    error: bool = True
+    verbose_level: int = 0  # above 0: debug lines too
+    iso8601: bool = False  # lines for people have date and time zone as well; JSON lines always do
+
+    def allows(self, level: int) -> bool:
+        if level < logging.INFO:
+            return self.verbose_level > 0
+        if level < logging.WARNING:
+            return self.info
+        return self.warning if level < logging.ERROR else self.error
+
+    @property
+    def lowest(self) -> int:
+        """The lowest level of `logging` that is written."""
+        levels = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+        return next((level for level in levels if self.allows(level)), logging.CRITICAL + 1)
+
+
+_AT_LEVEL = {
+    "debug": LogSettings(verbose_level=1),
+    "info": LogSettings(),
+    "warning": LogSettings(info=False),
+    "error": LogSettings(info=False, warning=False),
+}
+
+
 def setup(format: str = "auto", level: str = "info") -> None:
     """Sends all logging of the process, the C++ side's included, to stderr. `format`: auto, human, json."""
+    global _handler
     terminal = sys.stderr.isatty()
     human = format == "human" or (format == "auto" and terminal)
-    handler = _StderrHandler()
-    handler.setFormatter(HumanFormatter(colour=terminal) if human else JsonFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    _handler = _StderrHandler()
+    _handler.setFormatter(HumanFormatter(colour=terminal) if human else JsonFormatter())
+    logging.getLogger().handlers[:] = [_handler]
+    change(_AT_LEVEL[level])
     _core.set_log_sink(_core_logger.log)
+
+
+def settings() -> LogSettings:
+    return _settings
+
+
+def change(new: LogSettings) -> None:
+    """From the next line on. Without `setup` before, whoever embeds the server has the say: this is remembered only."""
+    global _settings
+    _settings = new
+    if _handler is not None:
+        logging.getLogger().setLevel(new.lowest)
 
 
 def escaped(text: str) -> str:
@@ -44,11 +89,18 @@ def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
     }
 
 
+def _iso8601(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 class _StderrHandler(logging.StreamHandler[TextIO]):
     """Looks sys.stderr up for every line: a progress bar puts itself in front of it for a while."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _settings.allows(record.levelno) and bool(super().filter(record))
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
@@ -63,7 +115,10 @@ class HumanFormatter(logging.Formatter):
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        if _settings.iso8601:
+            moment = _iso8601(record.created)
+        else:
+            moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         level = f"{record.levelname:<7}"
         if self._colour and record.levelname in _COLOURS:
             level = f"{_COLOURS[record.levelname]}{level}\x1b[0m"
@@ -81,9 +136,8 @@ class JsonFormatter(logging.Formatter):
     """One object a line: time (UTC), level, logger, message, the extra fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
-            "time": moment.replace("+00:00", "Z"),
+            "time": _iso8601(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -92,3 +146,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+_handler: logging.Handler | None = None  # of setup
+_settings = LogSettings()

@@ -75,3 +75,27 @@ def enum_type(full_name: str) -> Any:
 def method(path: str) -> Any:
     """The MethodDescriptor of a gRPC path ("/inference.GRPCInferenceService/ServerLive"). KeyError: no such method."""
     return _pool().FindMethodByName(path.strip("/").replace("/", "."))
+
+
+def file_named(name: str) -> Any:
+    """The FileDescriptor of a .proto file ("health.proto"). KeyError: no such file."""
+    return _pool().FindFileByName(name)
+
+
+def file_declaring(symbol: str) -> Any:
+    """The FileDescriptor that declares a service, method, message, enum or field, by full name. KeyError: nobody does."""
+    try:
+        return _pool().FindFileContainingSymbol(symbol)
+    except KeyError:  # the pool finds no members of services and messages by themselves
+        owner, _, member = symbol.rpartition(".")
+        return _member(owner, member).file
+
+
+def _member(owner: str, member: str) -> Any:
+    """A descriptor with `file`: that of the service or message `owner`, which has `member`."""
+    try:
+        service = _pool().FindServiceByName(owner)
+    except KeyError:
+        message = _pool().FindMessageTypeByName(owner)
+        return message.fields_by_name[member].containing_type
+    return service.methods_by_name[member].containing_service

@@ -20,11 +20,16 @@ from running_server import RunningServer
 MAX_MESSAGE_BYTES = 4 << 20  # of the server under test; its default would make the tests slow
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+@pytest.fixture(scope="session", params=["io_threads", "uvloop"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """Both drivers of the sockets answer the same: every test runs over each."""
     folder = tmp_path_factory.mktemp("conformance")
     repository = write_repository(folder / "models")
-    with RunningServer(repository, folder, "--max-message-bytes", str(MAX_MESSAGE_BYTES)) as running:
+    threads = {"io_threads": "2", "uvloop": "0"}[request.param]
+    arguments = ("--max-message-bytes", str(MAX_MESSAGE_BYTES), "--io-threads", threads)
+    with RunningServer(repository, folder, *arguments) as running:
         yield running
         running.signal()
         assert running.wait() == 0, running.log()
@@ -91,3 +96,9 @@ def channel(server: RunningServer) -> Iterator[grpc.Channel]:
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(server.grpc, options) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def client_class() -> type[Client]:
+    """For tests that start a server of their own: client_class("grpc", server)."""
+    return Client

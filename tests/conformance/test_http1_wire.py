@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +92,25 @@ def test_a_request_in_single_bytes(raw: Raw) -> None:
         raw.send(bytes([byte]))
     status, _, content = raw.answer()
     assert (status, json.loads(content)["id"]) == (200, "slow")
+
+
+def test_a_client_that_only_half_closes_gets_the_answers_of_cold_routes(raw: Raw) -> None:
+    raw.send(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\nGET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+    raw.socket.shutdown(socket.SHUT_WR)
+    assert [raw.answer()[0] for _ in range(2)] == [200, 200]
+    assert raw.is_closed()
+
+
+def test_a_half_closed_client_gets_the_answer_of_what_runs(raw: Raw, server: Any) -> None:
+    def in_flight() -> float:
+        return sum(v for k, v in server.scrape().items() if "nv_inference_pending" in k and '"slow"' in k)
+
+    raw.send(post("/v2/models/slow/infer", body([1, 2, 3, 4], id="runs")))
+    time.sleep(0.1)  # `slow` is idle and starts at once; it takes 0.4 s
+    assert in_flight() == 0
+    raw.socket.shutdown(socket.SHUT_WR)
+    status, _, content = raw.answer()
+    assert (status, json.loads(content)["id"]) == (200, "runs")
 
 
 def test_a_chunked_body(raw: Raw) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -214,6 +213,94 @@ def test_a_raw_request_without_json(rest: Rest) -> None:
     assert content[length:] == x.tobytes()
 
 
+def raw(rest: Rest, model: str, data: bytes) -> tuple[int, Any, bytes]:
+    headers = {"Inference-Header-Content-Length": "0"}
+    status, answered, content = rest.ask("POST", f"/v2/models/{model}/infer", data, headers)
+    length = int(answered.get("inference-header-content-length", len(content)))
+    return status, json.loads(content[:length]), content[length:]
+
+
+@pytest.mark.parametrize("text", ["", "one text", "a" * 5000])
+def test_a_raw_request_of_bytes_is_one_element(rest: Rest, text: str) -> None:
+    status, answer, content = raw(rest, "any_bytes", text.encode())
+    assert status == 200, answer
+    assert answer["outputs"][0]["shape"] == [1]
+    assert content == len(text).to_bytes(4, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "words"),
+    [
+        ("pair", b"\0" * 24, "has 2 inputs, want 1"),
+        ("any_fp32", b"\0" * 16, "more than one dynamic dimension"),
+        ("batch_bytes", b"text", "BYTES input of more than one element"),
+        ("batch_fp32", b"\0" * 15, "input byte size mismatch"),
+        ("batch_fp32", b"\0" * 17, "input byte size mismatch"),
+        ("no_such_model", b"\0" * 16, "unknown model"),
+    ],
+)
+def test_raw_requests_that_do_not_fit(rest: Rest, model: str, data: bytes, words: str) -> None:
+    status, answer, _ = raw(rest, model, data)
+    assert (status, words in answer["error"]) == (404 if "no_such" in model else 400, True), answer
+    assert served_still(rest)
+
+
+def json_out(rest: Rest, model: str, datatype: str, shape: list[int], data: bytes) -> tuple[int, str]:
+    """Binary in, JSON out; the text of it."""
+    given = {"name": "INPUT0", "datatype": datatype, "shape": shape}
+    header = {"inputs": [{**given, "parameters": {"binary_data_size": len(data)}}]}
+    status, _, content = rest.ask("POST", f"/v2/models/{model}/infer", *binary(header, data))
+    return status, content.decode()
+
+
+def test_what_is_no_number_is_written_as_a_word(rest: Rest) -> None:
+    x = np.array([[np.nan, np.inf, -np.inf, 1]], np.float32)
+    status, text = json_out(rest, "batch_fp32", "FP32", [1, 4], x.tobytes())
+    assert (status, '"data":[NaN,Infinity,-Infinity,1]' in text) == (200, True), text
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "nan", "1e999"])
+def test_what_is_no_number_is_not_read(rest: Rest, word: str) -> None:
+    text = body([1, 2, 3, 5]).replace(b"5]", word.encode() + b"]")
+    status, answer = rest.post(INFER, text)
+    assert status == 400, answer
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_half_precision_cannot_be_answered_as_json(rest: Rest, datatype: str) -> None:
+    status, text = json_out(rest, f"batch_{datatype.lower()}", datatype, [1, 4], bytes(8))
+    assert (status, "ask for binary data" in text) == (400, True), text
+
+
+def test_texts_that_are_no_utf8_cannot_be_answered_as_json(rest: Rest) -> None:
+    data = b"\x02\0\0\0\xff\xfe"
+    status, text = json_out(rest, "any_bytes", "BYTES", [1], data)
+    assert (status, ".data[0]: not UTF-8" in text) == (400, True), text
+    header = {
+        "inputs": [
+            {"name": "INPUT0", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 6}}
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    status, _, content = rest.ask("POST", "/v2/models/any_bytes/infer", *binary(header, data))
+    assert (status, content[-6:]) == (200, data)
+
+
+def test_an_empty_binary_output_is_plain_json(rest: Rest) -> None:
+    """The header and octet-stream come only with bytes behind the JSON."""
+    header = {
+        "inputs": [
+            {"name": "INPUT0", "datatype": "FP32", "shape": [0, 4], "parameters": {"binary_data_size": 0}}
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    status, answered, content = rest.ask("POST", "/v2/models/any_fp32/infer", *binary(header, b""))
+    assert status == 200, content
+    assert answered["content-type"] == "application/json"
+    assert "inference-header-content-length" not in answered
+    assert json.loads(content)["outputs"][0]["parameters"] == {"binary_data_size": 0}
+
+
 @pytest.mark.parametrize(
     ("header", "data", "length", "words"),
     [
@@ -256,13 +343,6 @@ def test_binary_size_without_the_header(rest: Rest) -> None:
     assert served_still(rest)
 
 
-def test_compressed_bodies_are_refused_by_name(rest: Rest) -> None:
-    status, answer = rest.post(INFER, gzip.compress(body([1, 2, 3, 4])), {"Content-Encoding": "gzip"})
-    assert status == 415
-    assert "content-encoding" in answer["error"]
-    assert served_still(rest)
-
-
 def test_a_large_json_body(rest: Rest) -> None:
     x = [float(i % 977) for i in range(100_000)]
     status, answer = rest.post("/v2/models/any_fp32/infer", body(x, shape=(100, 1000)))
@@ -284,7 +364,6 @@ def test_wrong_method(rest: Rest, method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/"),
         ("GET", "/v3"),
         ("GET", "/v2/nothing"),
         ("POST", "/v2/models/batch_fp32/infer/"),

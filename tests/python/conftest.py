@@ -9,7 +9,8 @@ import pytest
 
 from fastserve.errors import NotFound
 from fastserve.frontends.served import Readiness, Served
-from fastserve.lifecycle import ModelState, VersionSpec
+from fastserve.frontends.tracing import Tracing
+from fastserve.lifecycle import ModelControl, ModelState, Repositories, VersionSpec
 
 
 class FakeGrpcCall:
@@ -19,7 +20,9 @@ class FakeGrpcCall:
         self, path: str, message: bytes = b"", timeout_seconds: float | None = None, **metadata: bytes
     ) -> None:
         self.path, self.message, self.timeout_seconds = path, message, timeout_seconds
+        self.takes_messages = False
         self.metadata = list(metadata.items())
+        self.peer = "127.0.0.1:6"
         self.cancelled = False
         self.on_cancel: Any = None
         self.sent: list[bytes] = []
@@ -49,7 +52,7 @@ class FakeHttpCall:
 
     def __init__(self, method: str, target: str, body: bytes = b"", headers: Any = ()) -> None:
         self.method, self.target, self.body = method, target, body
-        self.headers, self.peer = list(headers), "127.0.0.1:5"
+        self.headers, self.peer, self.secure = list(headers), "127.0.0.1:5", False
         self.cancelled = False
         self.on_cancel: Any = None
         self.status: int | None = None
@@ -98,6 +101,7 @@ def version(model: str, number: int, state: str = "READY", **fields: Any) -> Any
     values: dict[str, Any] = {
         "reason": "",
         "progress": 1.0,
+        "load_seconds": 1.5 if state == "READY" else 0.0,
         "backend": "identity",
         "platform": "identity",
         "inputs": [tensor("x", "FP32", [-1, 4])],
@@ -121,6 +125,8 @@ def statistics() -> Any:
         fail=total(3, 30),
         cancel=total(2, 20),
         rejected=total(1, 10),
+        other=total(1, 5),
+        requests_rejected={"queue_full": 1, "cancelled": 2, "deadline": 1},
         queue=total(11, 2_000_000),
         compute_input=total(12, 3_000_000),
         compute_infer=total(13, 4_000_000),
@@ -133,6 +139,7 @@ def statistics() -> Any:
         pending=7,
         in_flight=9,
         stage_seconds={"total": stage},
+        batch_rows=SimpleNamespace(upper_bounds=[1.0, 2.0], counts=[4, 6, 0], sum=16.0),
     )
 
 
@@ -141,6 +148,7 @@ class FakeCore:
 
     def __init__(self, versions: list[Any]) -> None:
         self.versions = versions
+        self.traces_dropped = 6
 
     def status(self) -> list[Any]:
         return self.versions
@@ -152,6 +160,9 @@ class FakeCore:
         if not ready:
             raise NotFound(f"Request for unknown model: '{model}' is not found")
         return max(ready, key=lambda v: v.version)
+
+    def take_traces(self) -> list[dict[str, Any]]:
+        return []
 
     def ready(self, model: str, wanted: str = "") -> bool:
         try:
@@ -217,4 +228,5 @@ async def served(core: FakeCore) -> Served:
     ready = Readiness()
     ready.set(True)
     engine: Any = core
-    return Served(engine, reconciler, "1.2.3", ready)
+    control = ModelControl(reconciler, Repositories(), explicit=False)
+    return Served(engine, reconciler, control, Tracing(engine), "1.2.3", ready)

@@ -95,12 +95,24 @@ CASES = [
     ("oip_grpc_service.proto", "tritonclient.grpc.service_pb2"),
     ("model_config.proto", "tritonclient.grpc.model_config_pb2"),
     ("health.proto", "grpc_health.v1.health_pb2"),
+    ("reflection_v1alpha.proto", "grpc_reflection.v1alpha.reflection_pb2"),
 ]
 
 
 @pytest.mark.parametrize(("name", "module"), CASES)
 def test_equal_to_the_clients_descriptors(name: str, module: str) -> None:
     assert differences(facts(ours(name)), facts(theirs(importlib.import_module(module)))) == []
+
+
+def test_the_versions_of_reflection_differ_in_their_package_alone() -> None:
+    older = ours("reflection_v1alpha.proto").SerializeToString().replace(b".v1alpha", b".v1")
+    newer = ours("reflection_v1.proto").SerializeToString()
+    assert older != newer  # other lengths, or nothing was replaced
+    strip = [
+        repr(facts(ours(f"reflection_{version}.proto"))).replace(f"reflection.{version}.", "")
+        for version in ("v1", "v1alpha")
+    ]
+    assert strip[0].replace("'grpc.reflection.v1'", "") == strip[1].replace("'grpc.reflection.v1alpha'", "")
 
 
 def test_the_comparison_sees_a_changed_field() -> None:

@@ -32,6 +32,8 @@ DATATYPES: dict[str, tuple[str, Any]] = {
     "BYTES": ("TYPE_STRING", np.object_),
 }
 
+LABELS = ["cat", "dog", "", "grüße"]  # of `labelled`, which has two classes more
+
 SLOW_S = 0.4  # what `slow` and `tight` take for a batch
 TIGHT_QUEUE = 2  # requests that may wait for `tight`
 
@@ -65,6 +67,10 @@ def write_repository(root: Path) -> Path:
     identity(root, "slow", [("FP32", [WIDTH])], max_batch=MAX_BATCH_ROWS, delay_s=SLOW_S)
     tight = f"dynamic_batching {{ default_queue_policy {{ max_queue_size: {TIGHT_QUEUE} }} }}"
     identity(root, "tight", [("FP32", [WIDTH])], max_batch=1, delay_s=SLOW_S, extra=tight)
+    classes = f'output [ {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: {len(LABELS) + 2} label_filename: "labels.txt" }} ]'
+    identity(root, "labelled", [("FP32", [len(LABELS) + 2])], max_batch=MAX_BATCH_ROWS, outputs=classes)
+    (root / "labelled" / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    identity(root, "no_labels", [("FP32", [3])], outputs=classes.replace(str(len(LABELS) + 2), "3"))
     folder = root / "mlp" / "1"
     folder.mkdir(parents=True)
     write_mlp(folder / "model.onnx")
@@ -84,13 +90,15 @@ def identity(
     versions: tuple[int, ...] = (1,),
     delay_s: float = 0,
     extra: str = "",
+    outputs: str = "",
 ) -> None:
-    """Inputs INPUT0, INPUT1 ... and outputs OUTPUT0 ... of the same kind."""
+    """Inputs INPUT0, INPUT1 ... and outputs OUTPUT0 ... of the same kind (`outputs`: written like this instead)."""
     lines = [f'name: "{name}"', 'backend: "identity"', f"max_batch_size: {max_batch}", extra]
     for number, (datatype, dims) in enumerate(tensors):
-        for side in ("input", "output"):
+        for side in ("input",) if outputs else ("input", "output"):
             kind = f"data_type: {DATATYPES[datatype][0]} dims: {dims}"
             lines.append(f'{side} {{ name: "{side.upper()}{number}" {kind} }}')
+    lines.append(outputs)
     if delay_s:
         value = f'value {{ string_value: "{int(delay_s * 1e6)}" }}'
         lines.append(f'parameters {{ key: "execute_delay_us" {value} }}')

@@ -16,6 +16,7 @@ examples:
   fastserve serve --model-repository models        serve every model of a folder in Triton's layout
   fastserve check models                           find what is wrong with it, before a server does
   fastserve infer digits --input image=random      ask a running server
+  fastserve bench digits                           how many requests it answers, and how fast
   fastserve config show                            every setting, its value and where it came from
 """
 
@@ -24,7 +25,8 @@ examples:
 _COMMANDS = {
     "serve": "serve the models of a repository",
     "check": "check a model repository without a server",
-    "infer": "send one request to a server, through REST",
+    "infer": "send one request to a server",
+    "bench": "measure how a server answers under load",
     "models": "list the models of a server",
     "config": "show the configuration",
 }

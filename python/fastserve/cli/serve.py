@@ -14,6 +14,7 @@ EXAMPLES = """\
 examples:
   fastserve serve --model-repository models
   fastserve serve --model-repository models --http-port 0 --grpc-port 0 --metrics-port 0 --ready-file addresses.json
+  fastserve serve --model-repository models --model-control-mode explicit --load-model digits
   fastserve serve --config fastserve.yaml --log-level debug
 """
 

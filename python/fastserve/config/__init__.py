@@ -4,6 +4,28 @@ tree.py is the tree (plain data, quick to import); resolve.py fills it and remem
 Components are given the section or the values that they need, never the tree.
 """
 
-from fastserve.config.tree import Config, Limits, Logging, OpenVino, Option, Repository, Server, options
+from fastserve.config.tree import (
+    Config,
+    Limits,
+    Logging,
+    OpenVino,
+    Option,
+    Repository,
+    Server,
+    Tls,
+    Tracing,
+    options,
+)
 
-__all__ = ["Config", "Limits", "Logging", "OpenVino", "Option", "Repository", "Server", "options"]
+__all__ = [
+    "Config",
+    "Limits",
+    "Logging",
+    "OpenVino",
+    "Option",
+    "Repository",
+    "Server",
+    "Tls",
+    "Tracing",
+    "options",
+]

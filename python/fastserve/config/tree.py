@@ -44,10 +44,62 @@ class Server:
     metrics_host: Annotated[
         str | None, About("address of the metrics listener; unset: that of the others", "--metrics-host")
     ] = None
+    http_unix_socket: Annotated[
+        str | None, About("Unix socket for REST as well: a path, or unix:/path", "--http-unix-socket")
+    ] = None
+    grpc_unix_socket: Annotated[
+        str | None, About("Unix socket for gRPC as well: a path, or unix:/path", "--grpc-unix-socket")
+    ] = None
+    io_threads: Annotated[
+        int,
+        About(
+            "native threads that own the gRPC and REST sockets, free of the interpreter lock; 0: the uvloop loop owns them",
+            "--io-threads",
+            0,
+            256,
+        ),
+    ] = 1
+    grpc_reflection: Annotated[
+        bool,
+        About(
+            "answer gRPC server reflection (v1 and v1alpha): anybody may ask for every service's descriptor",
+            "--grpc-reflection",
+        ),
+    ] = False
     ready_file: Annotated[
         Path | None,
         About("written (JSON with the addresses) when the server is ready, removed at exit", "--ready-file"),
     ] = None
+
+
+@dataclass(frozen=True)
+class Tls:
+    cert: Annotated[
+        Path | None,
+        About(
+            "PEM file with the server's certificate and its chain: turns TLS on; read again when it changes, and on SIGHUP",
+            "--tls-cert",
+        ),
+    ] = None
+    key: Annotated[Path | None, About("PEM file with the private key", "--tls-key")] = None
+    client_ca: Annotated[
+        Path | None,
+        About(
+            "PEM file with authorities: clients must show a certificate of one of them (mTLS)",
+            "--tls-client-ca",
+        ),
+    ] = None
+    min_version: Annotated[
+        Literal["1.2", "1.3"], About("oldest version of TLS that is spoken", "--tls-min-version")
+    ] = "1.2"
+    ports: Annotated[
+        Literal["both", "grpc", "http"],
+        About("which ports speak TLS; metrics and Unix sockets never do", "--tls-ports"),
+    ] = "both"
+    handshake_timeout_s: Annotated[
+        float,
+        About("seconds that a client has for the handshake", "--tls-handshake-timeout", 0.1, 3600),
+    ] = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,8 +110,19 @@ class Repository:
     ] = ()
     model_control_mode: Annotated[
         Literal["none", "poll", "explicit"],
-        About("none: load everything at start", "--model-control-mode", not_yet=("poll", "explicit")),
+        About(
+            "none: load everything at start; explicit: clients load and unload models",
+            "--model-control-mode",
+            not_yet=("poll",),
+        ),
     ] = "none"
+    load_model: Annotated[
+        tuple[str, ...],
+        About(
+            "explicit mode: a model that is loaded at start, may be given several times; '*' alone: all of them",
+            "--load-model",
+        ),
+    ] = ()
     strict_readiness: Annotated[
         bool,
         About(
@@ -86,6 +149,22 @@ class Limits:
     max_streams: Annotated[
         int, About("concurrent streams of one gRPC connection", "--max-streams", 1, 1 << 20)
     ] = 1024
+    max_stream_requests: Annotated[
+        int,
+        About(
+            "requests in work of one ModelStreamInfer; more wait at the client",
+            "--max-stream-requests",
+            1,
+            1 << 20,
+        ),
+    ] = 256
+    compress_grpc_answers: Annotated[
+        bool,
+        About(
+            "compress gRPC answers for every client that reads gzip or deflate, not only for those that send it",
+            "--compress-grpc-answers",
+        ),
+    ] = False
     max_queue_requests: Annotated[
         int,
         About(
@@ -115,6 +194,44 @@ class Logging:
 
 
 @dataclass(frozen=True)
+class Tracing:
+    file: Annotated[
+        Path | None,
+        About(
+            "JSON file for traces of requests; clients switch tracing on and off, but name no file",
+            "--trace-file",
+        ),
+    ] = None
+    level: Annotated[
+        Literal["OFF", "TIMESTAMPS", "TENSORS"],
+        About("what is traced", "--trace-level", not_yet=("TENSORS",)),
+    ] = "OFF"
+    rate: Annotated[int, About("one request of so many is traced", "--trace-rate", 1, (1 << 31) - 1)] = 1000
+    count: Annotated[
+        int, About("traces until tracing stops by itself; -1: no end", "--trace-count", -1, (1 << 31) - 1)
+    ] = -1
+    log_frequency: Annotated[
+        int,
+        About(
+            "0: all traces in one file; n: a file FILE.0, FILE.1, ... for every n traces",
+            "--trace-log-frequency",
+            0,
+            10_000,
+        ),
+    ] = 0
+    max_bytes: Annotated[
+        int,
+        About(
+            "bytes of trace files that a server writes; traces beyond them are dropped",
+            "--trace-max-bytes",
+            1024,
+            1 << 50,
+            is_bytes=True,
+        ),
+    ] = 256 << 20
+
+
+@dataclass(frozen=True)
 class OpenVino:
     cache_dir: Annotated[
         Path | None, About("folder where compiled models are kept between starts", "--openvino-cache-dir")
@@ -124,9 +241,11 @@ class OpenVino:
 @dataclass(frozen=True)
 class Config:
     server: Annotated[Server, About("listeners")] = field(default_factory=Server)
+    tls: Annotated[Tls, About("TLS on the gRPC and REST ports")] = field(default_factory=Tls)
     repository: Annotated[Repository, About("what is served")] = field(default_factory=Repository)
     limits: Annotated[Limits, About("what a client may ask for")] = field(default_factory=Limits)
     logging: Annotated[Logging, About("what is written to stderr")] = field(default_factory=Logging)
+    tracing: Annotated[Tracing, About("traces of single requests")] = field(default_factory=Tracing)
     openvino: Annotated[OpenVino, About("the OpenVINO backend")] = field(default_factory=OpenVino)
 
 
@@ -174,7 +293,7 @@ class Option:
             base
         ]
         if self.is_list:
-            words = "a path or a list of paths"
+            words += f" or a list of {words.removeprefix('a ')}s"
         if self.about.is_bytes:
             words = "a number of bytes (64MiB, 1GB, 1048576)"
         if self.about.low is not None and self.about.high is not None:

@@ -71,7 +71,7 @@ def _scope(call: HttpCall, server: tuple[str, int] | None, state: dict[str, Any]
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
         "method": call.method,
-        "scheme": "http",
+        "scheme": "https" if call.secure else "http",
         "path": unquote_to_bytes(raw_path).decode(),  # decoded once
         "raw_path": raw_path.encode("latin-1"),
         "query_string": query.encode("latin-1"),
@@ -88,7 +88,11 @@ async def _run(app: App, scope: dict[str, Any], exchange: _Exchange) -> None:
         next((v.decode("latin-1") for k, v in scope["headers"] if k == b"x-request-id"), "")[:128] or None
     )
     if access_log.isEnabledFor(logging.INFO):
-        access_log.info("%s %s", scope["method"], scope["path"][:256], extra={"request_id": request_id})
+        client = scope["client"]
+        peer = f"{client[0]}:{client[1]}" if client else None
+        access_log.info(
+            "%s %s", scope["method"], scope["path"][:256], extra={"request_id": request_id, "peer": peer}
+        )
     try:
         await app(scope, exchange.receive, exchange.send)
     except Exception:
@@ -150,8 +154,10 @@ class _Exchange:
             body = b""
         if self._head is not None and not more:
             status, headers = self._head
-            # respond() sends the length itself.
-            self._call.respond(status, [h for h in headers if h[0].lower() != b"content-length"], body)
+            # respond() sends the length itself; of HEAD it only knows what the application says.
+            if self._call.method != "HEAD":
+                headers = [h for h in headers if h[0].lower() != b"content-length"]
+            self._call.respond(status, headers, body)
         else:
             if self._head is not None:
                 self._call.start(*self._head)

@@ -2,7 +2,7 @@
 
 Field names are those of protos/ and of Triton's REST bodies alike, so that gRPC builds messages and REST
 builds JSON from the same dictionaries. Reads relaxed counters and short lists: cheap enough for the loop's
-thread.
+thread; the index also lists folders, on another thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from fastserve.frontends.served import Served
 from fastserve.lifecycle import ModelState, completed_config
 
 # Of Triton's extension names (core/src/server.cc), those that are really served.
-EXTENSIONS = ("model_configuration", "binary_tensor_data", "parameters", "statistics")
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
 
 # Engine's states as RepositoryIndex has them.
 _INDEX_STATE = {
@@ -64,11 +74,11 @@ def statistics(served: Served, model: str, version: str) -> Json:
     return {"model_stats": [_statistics(served.core, s) for s in wanted]}
 
 
-def index(served: Served, ready_only: bool) -> list[Json]:
-    """Every version that is wanted or served, and models that never got that far with the reason; by name and
-    version."""
-    entries = [_index_entry(state) for state in served.reconciler.model_states()]
-    return [e for e in entries if not ready_only or e["state"] == "READY"]
+async def index(served: Served, ready_only: bool) -> list[Json]:
+    """Every version that is wanted, served or unloaded, what failed with the reason, and the names alone of models that were
+    never loaded; by name and version."""
+    entries = [_index_entry(state) for state in await served.control.states()]
+    return [e for e in entries if not ready_only or e.get("state") == "READY"]
 
 
 def resolve(served: Served, model: str, version: str) -> _core.VersionStatus:
@@ -91,6 +101,8 @@ def completed_model_config(served: Served, model: str, version: str) -> Any:
 
 
 def _index_entry(state: ModelState) -> Json:
+    if not state.state:
+        return {"name": state.model}
     entry = {"name": state.model, "state": _INDEX_STATE[state.state]}
     if state.version is not None:
         entry["version"] = str(state.version)

@@ -4,10 +4,10 @@
     async def server_live(request, call):
         return call.response(live=True)
 
-Message classes and whether the answer is a stream come from the service's descriptor. A streaming handler is
-an async generator. Handlers raise `FastserveError` for what the client shall see; anything else is INTERNAL
-and goes to the log. A module of this package whose name ends in `_rpcs` is found by itself: a new method
-touches one file.
+Message classes and what is a stream come from the service's descriptor. Where the answer is a stream, the
+handler is an async generator; where the requests are, it gets an async iterator of them. Handlers raise
+`FastserveError` for what the client shall see; anything else is INTERNAL and goes to the log. A module of this
+package whose name ends in `_rpcs` is found by itself: a new method touches one file.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ access_log = logging.getLogger("fastserve.access")  # one line per call, where s
 # gRPC's numbers for what no exception class of ours stands for here.
 CANCELLED, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 4, 12, 13, 14
 MAX_ECHO_CHARS = 128  # of a client's text inside an error message
+REFLECTION = "/grpc.reflection."  # how the paths of reflection begin
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,18 @@ def registered() -> Mapping[str, Handler]:
     return _registered
 
 
+def offered(reflection: bool) -> Mapping[str, Handler]:
+    """Those that a server answers: `registered`, and reflection only where it is switched on."""
+    found = registered()
+    return {path: h for path, h in found.items() if reflection or not path.startswith(REFLECTION)}
+
+
 @dataclass(frozen=True)
 class _Method:
     handler: Any
     request: type[Any]
     response: type[Any]
+    takes_stream: bool  # the requests are a stream
     streams: bool  # the answer is a stream
 
 
@@ -91,6 +99,7 @@ def _method(path: str, handler: Handler) -> _Method:
         handler,
         protos.message_class(method.input_type.full_name),
         protos.message_class(method.output_type.full_name),
+        method.client_streaming,
         method.server_streaming,
     )
 
@@ -104,7 +113,7 @@ class GrpcRouter:
 
     def __init__(self, served: Served, handlers: Mapping[str, Handler] | None = None) -> None:
         self._served = served
-        self._handlers = registered() if handlers is None else handlers
+        self._handlers = offered(served.reflection) if handlers is None else handlers
         self._methods: dict[str, _Method] = {}  # filled as they are called: descriptors cost time at start-up
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -121,10 +130,18 @@ class GrpcRouter:
         if call.timeout_seconds is not None and call.timeout_seconds <= 0:
             call.finish(DEADLINE_EXCEEDED, "Deadline Exceeded")
             return
-        task = asyncio.get_running_loop().create_task(self._serve(method, call))
+        messages: asyncio.Queue[bytes | None] | None = None
+        if call.takes_messages:
+            messages = asyncio.Queue()
+            call.on_message = messages.put_nowait
+        task = asyncio.get_running_loop().create_task(self._serve(method, call, messages))
         self._tasks.add(task)
         task.add_done_callback(lambda _: self._done(task, call))
         call.on_cancel = lambda: _cancel(task)
+
+    def client_streams(self) -> list[str]:
+        """Paths of the methods that take a stream of requests: what a driver hands over before the first of them."""
+        return [path for path in self._handlers if protos.method(path).client_streaming]
 
     async def close(self) -> None:
         """Ends calls that still run (open health watches) with UNAVAILABLE, and refuses new ones."""
@@ -145,14 +162,18 @@ class GrpcRouter:
             method = self._methods[path] = _method(path, self._handlers[path])
         return method
 
-    async def _serve(self, method: _Method, call: GrpcCall) -> None:
+    async def _serve(
+        self, method: _Method, call: GrpcCall, messages: asyncio.Queue[bytes | None] | None
+    ) -> None:
         rpc_call = RpcCall(self._served, method.response, call.metadata)
         limit = asyncio.timeout(call.timeout_seconds)
         if access_log.isEnabledFor(logging.INFO):
-            access_log.info("gRPC %s", call.path, extra={"request_id": rpc_call.request_id})
+            access_log.info(
+                "gRPC %s", call.path, extra={"request_id": rpc_call.request_id, "peer": call.peer or None}
+            )
         try:
             async with limit:
-                await _answer(method, call, rpc_call)
+                await _answer(method, call, rpc_call, messages)
         except asyncio.CancelledError:
             self._finish(call, UNAVAILABLE, "the server is shutting down")
         except FastserveError as error:
@@ -161,7 +182,9 @@ class GrpcRouter:
             if isinstance(error, TimeoutError) and limit.expired():
                 self._finish(call, DEADLINE_EXCEEDED, "Deadline Exceeded")
                 return
-            log.exception("%s failed", call.path, extra={"request_id": rpc_call.request_id})
+            log.exception(
+                "%s failed", call.path, extra={"request_id": rpc_call.request_id, "peer": call.peer or None}
+            )
             self._finish(call, INTERNAL, f"{call.path} failed; the server's log says why")
 
     def _finish(self, call: GrpcCall, code: int, message: str) -> None:
@@ -169,12 +192,13 @@ class GrpcRouter:
             call.finish(code, message)
 
 
-async def _answer(method: _Method, call: GrpcCall, rpc_call: RpcCall) -> None:
-    try:
-        request = method.request.FromString(call.message)
-    except DecodeError:
-        name = method.request.DESCRIPTOR.full_name
-        raise InvalidArgument(f"the message of {len(call.message)} bytes is no valid {name}") from None
+async def _answer(
+    method: _Method, call: GrpcCall, rpc_call: RpcCall, messages: asyncio.Queue[bytes | None] | None
+) -> None:
+    if messages is None:
+        request = _parse(method, call.message)
+    else:
+        request = _stream_of(method, call, messages)
     if not method.streams:
         response = await method.handler(request, rpc_call)
         if not call.cancelled:
@@ -186,6 +210,23 @@ async def _answer(method: _Method, call: GrpcCall, rpc_call: RpcCall) -> None:
         call.send(response.SerializeToString())
     if not call.cancelled:
         call.finish()
+
+
+def _parse(method: _Method, message: bytes) -> Any:
+    try:
+        return method.request.FromString(message)
+    except DecodeError:
+        name = method.request.DESCRIPTOR.full_name
+        raise InvalidArgument(f"the message of {len(message)} bytes is no valid {name}") from None
+
+
+async def _stream_of(
+    method: _Method, call: GrpcCall, messages: asyncio.Queue[bytes | None]
+) -> AsyncIterator[Any]:
+    """The requests of a streaming method, until the client has no more."""
+    while (message := await messages.get()) is not None:
+        yield _parse(method, message)
+        call.took()
 
 
 def _unknown(path: str, handlers: Mapping[str, Handler]) -> str:

@@ -20,9 +20,20 @@ async def check(request: Any, call: RpcCall) -> Any:
     return call.response(status=_status(call))
 
 
+@rpc("/grpc.health.v1.Health/List")
+async def list_all(request: Any, call: RpcCall) -> Any:
+    response = call.response()
+    response.statuses[""].status = _status(call)
+    return response
+
+
 @rpc("/grpc.health.v1.Health/Watch")
 async def watch(request: Any, call: RpcCall) -> AsyncIterator[Any]:
-    """The status now and after every change, until the client goes away or the server ends."""
+    """The status now and whenever it is another one, until the client goes away or the server ends."""
+    last = None
     while True:
-        yield call.response(status=_status(call))
+        status = _status(call)
+        if status != last:
+            yield call.response(status=status)
+            last = status
         await call.served.ready.change()

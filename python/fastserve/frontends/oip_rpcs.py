@@ -1,10 +1,10 @@
-"""inference.GRPCInferenceService without ModelInfer, which C++ answers."""
+"""inference.GRPCInferenceService: what the Open Inference Protocol has, and reading of configuration and statistics. Inference
+is answered in C++; the other extensions of Triton have modules of their own."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastserve.errors import Unimplemented
 from fastserve.frontends import catalog
 from fastserve.frontends.grpc_registry import RpcCall, rpc
 
@@ -44,27 +44,3 @@ async def model_config(request: Any, call: RpcCall) -> Any:
 @rpc(f"{SERVICE}/ModelStatistics")
 async def model_statistics(request: Any, call: RpcCall) -> Any:
     return call.response(**catalog.statistics(call.served, request.name, request.version))
-
-
-@rpc(f"{SERVICE}/RepositoryIndex")
-async def repository_index(request: Any, call: RpcCall) -> Any:
-    return call.response(models=catalog.index(call.served, request.ready))
-
-
-def _not_served(method: str, why: str) -> None:
-    @rpc(f"{SERVICE}/{method}")
-    async def refuse(request: Any, call: RpcCall) -> Any:
-        raise Unimplemented(f"{method}: {why}")
-
-
-for _method in ("RepositoryModelLoad", "RepositoryModelUnload"):
-    _not_served(_method, "models are loaded at start only; loading and unloading by request is not there yet")
-for _method in ("Status", "Register", "Unregister"):
-    _not_served(
-        f"SystemSharedMemory{_method}", "shared memory is not supported yet; send tensors in the request"
-    )
-    _not_served(
-        f"CudaSharedMemory{_method}", "shared memory is not supported yet; send tensors in the request"
-    )
-_not_served("TraceSetting", "tracing is not supported yet")
-_not_served("LogSettings", "log settings are given at start (--log-level, --log-format)")

@@ -1,15 +1,16 @@
 """REST of the Open Inference Protocol with Triton's extensions (contracts §1), without inference: a Starlette
 application.
 
-POST .../infer is answered in C++ and never arrives here. Every body is JSON; errors are {"error": text}.
+POST .../infer is answered in C++ and arrives here only when its path is written in a way that the hot route does not
+take; its route stands here for the rest: other methods, OPTIONS, the document. Every body is JSON; errors are
+{"error": text}. Modules of this package named `rest_*` add their ROUTES by themselves.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+import importlib
+import pkgutil
+from collections.abc import Iterator
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,16 +18,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fastserve import frontends
 from fastserve.errors import HTTP_STATUS, FastserveError, InvalidArgument, Unimplemented
 from fastserve.frontends import catalog
+from fastserve.frontends.openapi import operation
+from fastserve.frontends.rest_parts import MODEL_PATHS, json_answer, optional_object, served_of, target_of
 from fastserve.frontends.served import Served
 from fastserve.lifecycle import config_json
-
-log = logging.getLogger("fastserve.http")
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-_MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 
 
 def rest_app(served: Served) -> Starlette:
@@ -40,157 +38,170 @@ def rest_app(served: Served) -> Starlette:
 
 
 def _routes() -> list[Route]:
-    routes = [
-        Route("/v2", server_metadata, methods=["GET"]),
-        Route("/v2/health/live", live, methods=["GET"]),
-        Route("/v2/health/ready", ready, methods=["GET"]),
-        Route("/v2/models/stats", all_statistics, methods=["GET"]),
-        Route("/v2/repository/index", repository_index, methods=["POST"]),
-    ]
-    for path in _MODEL:
-        routes += [
-            Route(path, model_metadata, methods=["GET"]),
-            Route(f"{path}/ready", model_ready, methods=["GET"]),
-            Route(f"{path}/config", model_config, methods=["GET"]),
-            Route(f"{path}/stats", model_statistics, methods=["GET"]),
-            Route(f"{path}/infer", infer, methods=["POST"]),
-            *_unserved(f"{path}/generate", ["POST"], "generate is not supported yet: use infer"),
-            *_unserved(
-                f"{path}/generate_stream", ["POST"], "generate_stream is not supported yet: use infer"
-            ),
-            *_unserved(f"{path}/trace/setting", ["GET", "POST"], "tracing is not supported yet"),
-        ]
-    return [*routes, *_unserved_routes()]
+    return [*_own_routes(), *_found_routes(), *_unserved_routes()]
 
 
-def _unserved_routes() -> list[Route]:
+def _own_routes() -> Iterator[Route]:
+    yield Route("/v2", server_metadata, methods=["GET"])
+    yield Route("/v2/health/live", live, methods=["GET"])
+    yield Route("/v2/health/ready", ready, methods=["GET"])
+    yield Route("/v2/models/stats", all_statistics, methods=["GET"])
+    yield Route("/v2/repository/index", repository_index, methods=["POST"])
+    yield Route("/v2/repository/{repository}/index", named_repository_index, methods=["POST"])
+    for path in MODEL_PATHS:
+        yield Route(path, model_metadata, methods=["GET"])
+        yield Route(f"{path}/ready", model_ready, methods=["GET"])
+        yield Route(f"{path}/config", model_config, methods=["GET"])
+        yield Route(f"{path}/stats", model_statistics, methods=["GET"])
+        yield Route(f"{path}/infer", infer, methods=["POST"])
+
+
+def _found_routes() -> Iterator[Route]:
+    for module in pkgutil.iter_modules(frontends.__path__):
+        if module.name.startswith("rest_") and module.name != "rest_app":
+            found = importlib.import_module(f"{frontends.__name__}.{module.name}")
+            yield from getattr(found, "ROUTES", ())
+
+
+def _unserved_routes() -> Iterator[Route]:
     """Routes that Triton's clients know and that answer 501 until they are there."""
-    shm = "shared memory is not supported yet: send tensors in the request"
-    routes = [
-        *_unserved("/v2/trace/setting", ["GET", "POST"], "tracing is not supported yet"),
-        *_unserved(
-            "/v2/logging", ["GET", "POST"], "log settings are given at start (--log-level, --log-format)"
-        ),
-    ]
-    for verb in ("load", "unload"):
-        text = f"models are loaded at start only; {verb} by request is not supported yet"
-        routes += _unserved(f"/v2/repository/models/{{model}}/{verb}", ["POST"], text)
-    for kind in ("systemsharedmemory", "cudasharedmemory"):
-        routes += _unserved(f"/v2/{kind}/status", ["GET"], shm)
-        routes += _unserved(f"/v2/{kind}/region/{{region}}/status", ["GET"], shm)
-        routes += _unserved(f"/v2/{kind}/region/{{region}}/register", ["POST"], shm)
-        routes += _unserved(f"/v2/{kind}/region/{{region}}/unregister", ["POST"], shm)
-        routes += _unserved(f"/v2/{kind}/unregister", ["POST"], shm)
-    return routes
+    for path in MODEL_PATHS:
+        for name in ("generate", "generate_stream"):
+            text = f"{name} is not supported yet: use infer"
+            yield _unserved(f"{path}/{name}", ["POST"], "inference", text)
 
 
-def _unserved(path: str, methods: list[str], text: str) -> list[Route]:
+def _unserved(path: str, methods: list[str], tag: str, text: str) -> Route:
     async def refuse(request: Request) -> Response:
         raise Unimplemented(text)
 
-    return [Route(path, refuse, methods=methods)]
-
-
-def _served(request: Request) -> Served:
-    served: Served = request.app.state.served
-    return served
-
-
-def _target(request: Request) -> tuple[str, str]:
-    """Model and version of the path; a version that is there must not be empty."""
-    return request.path_params["model"], request.path_params.get("version", "")
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    # Without spaces, and UTF-8 as it is.
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return Response(text.encode("utf-8", "replace"), status, headers, media_type="application/json")
+    refuse.__doc__ = f"Not there yet: {text}"
+    return Route(path, operation(tag, status=501)(refuse), methods=methods)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, FastserveError)
-    return _json({"error": error.message}, HTTP_STATUS.get(error.code, 500))
+    return json_answer({"error": error.message}, HTTP_STATUS.get(error.code, 500))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's own: no such route (404), no such method on it (405)."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        allowed = sorted({m.strip() for m in (error.headers or {}).get("Allow", "").split(",")} - {""})
-        text = f"method {request.method[:16]} is not allowed here: use {' or '.join(m for m in allowed if m != 'HEAD')}"
-        return _json({"error": text}, 405, {"allow": ", ".join(allowed)})
-    return _json({"error": error.detail}, error.status_code)
+    if error.status_code != 405:
+        return json_answer({"error": error.detail}, error.status_code)
+    allowed = _allowed_methods(request)
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers={"allow": ", ".join([*allowed, "OPTIONS"])})
+    usable = " or ".join(m for m in allowed if m != "HEAD")
+    text = f"method {request.method[:16]} is not allowed here: use {usable}"
+    return json_answer({"error": text}, 405, {"allow": ", ".join(allowed)})
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Of every route for the path: Starlette's error knows the first one's only."""
+    allowed: set[str] = set()
+    for route in request.app.routes:
+        match, _ = route.matches(request.scope)
+        if match.value:
+            allowed |= route.methods or set()
+    return sorted(allowed)
 
 
 # --- server
 
 
+@operation("server", answer="ServerMetadata")
 async def server_metadata(request: Request) -> Response:
-    return _json(catalog.server_metadata(_served(request)))
+    """Name, version and extensions of the server"""
+    return json_answer(catalog.server_metadata(served_of(request)))
 
 
+@operation("health", answer="Live")
 async def live(request: Request) -> Response:
-    return _json({"live": True})
+    """Whether the server runs"""
+    return json_answer({"live": True})
 
 
+@operation("health", answer="Ready", errors=(400,))
 async def ready(request: Request) -> Response:
-    """400 when not ready, as Triton: its clients look at 200 alone, load balancers at anything below 400."""
-    is_ready = bool(_served(request).ready)
-    return _json({"ready": is_ready}, 200 if is_ready else 400)
+    """Whether the server is ready
+
+    400 when it is not, as Triton answers: its clients look at 200 alone, load balancers at anything below 400.
+    """
+    is_ready = bool(served_of(request).ready)
+    return json_answer({"ready": is_ready}, 200 if is_ready else 400)
 
 
+@operation("models", answer="Statistics")
 async def all_statistics(request: Request) -> Response:
-    return _json(catalog.statistics(_served(request), "", ""))
+    """Statistics of every version that is ready"""
+    return json_answer(catalog.statistics(served_of(request), "", ""))
 
 
+@operation("repository", answer="Index", body="IndexRequest", errors=(400,))
 async def repository_index(request: Request) -> Response:
-    wanted = await _optional_object(request)
+    """Every version that is wanted or served, and what failed with the reason"""
+    wanted = await optional_object(request)
     ready_only = wanted.get("ready", False)
     if not isinstance(ready_only, bool):
         raise InvalidArgument(f"ready: got {str(ready_only)[:64]}, want true or false")
-    return _json(catalog.index(_served(request), ready_only))
+    return json_answer(await catalog.index(served_of(request), ready_only))
 
 
-async def _optional_object(request: Request) -> dict[str, Any]:
-    """The JSON object of the body; {} when there is no body."""
-    body = await request.body()
-    if not body.strip():
-        return {}
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InvalidArgument("failed to parse the request body as JSON") from None
-    if not isinstance(value, dict):
-        raise InvalidArgument("the request body has to be a JSON object")
-    return value
+@operation("repository", status=501)
+async def named_repository_index(request: Request) -> Response:
+    """Not supported: repositories have no names here"""
+    raise Unimplemented("'repository_name' specification is not supported: use /v2/repository/index")
 
 
 # --- one model
 
 
+@operation("models", answer="ModelMetadata", errors=(400, 404))
 async def model_metadata(request: Request) -> Response:
-    return _json(catalog.model_metadata(_served(request), *_target(request)))
+    """Names, datatypes and shapes of a model's inputs and outputs"""
+    return json_answer(catalog.model_metadata(served_of(request), *target_of(request)))
 
 
+@operation("models", answer="ModelReady", errors=(400,))
 async def model_ready(request: Request) -> Response:
-    """Unknown models are not ready rather than not found (contracts §2.2)."""
-    model, version = _target(request)
-    if catalog.model_ready(_served(request), model, version):
-        return _json({"name": model, "ready": True})
-    return _json({"error": "Model version not ready"}, 400)
+    """Whether a model is ready
+
+    A model that nobody knows is not ready (400) rather than not found (contracts §2.2).
+    """
+    model, version = target_of(request)
+    if catalog.model_ready(served_of(request), model, version):
+        return json_answer({"name": model, "ready": True})
+    return json_answer({"error": "Model version not ready"}, 400)
 
 
+@operation("models", answer="ModelConfig", errors=(400, 404))
 async def model_config(request: Request) -> Response:
-    return _json(config_json(catalog.completed_model_config(_served(request), *_target(request))))
+    """A model's configuration, completed from its file"""
+    return json_answer(config_json(catalog.completed_model_config(served_of(request), *target_of(request))))
 
 
+@operation("models", answer="Statistics", errors=(400, 404))
 async def model_statistics(request: Request) -> Response:
-    return _json(catalog.statistics(_served(request), *_target(request)))
+    """Statistics of a model's versions that are ready, or of one version"""
+    return json_answer(catalog.statistics(served_of(request), *target_of(request)))
 
 
+@operation(
+    "inference",
+    answer="InferResponse",
+    body="InferRequest",
+    body_required=True,
+    headers=("Inference-Header-Content-Length", "Content-Encoding", "Accept-Encoding"),
+    errors=(400, 404, 413, 415, 501, 503),
+)
 async def infer(request: Request) -> Response:
-    """Only for a path that the hot route does not take as its own: says what is wrong with it."""
-    catalog.resolve(_served(request), *_target(request))
+    """Inference
+
+    Tensors as JSON, or as bytes behind the JSON (Triton's binary tensor data extension). Bodies may be compressed.
+    """
+    # Only for a path that the hot route does not take as its own: says what is wrong with it.
+    catalog.resolve(served_of(request), *target_of(request))
     raise InvalidArgument(
         "write the path of infer without percent-encoding: /v2/models/NAME[/versions/N]/infer"
     )

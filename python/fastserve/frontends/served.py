@@ -1,4 +1,4 @@
-"""What front ends see of the server: the engine, the reconciler and whether the server is ready.
+"""What front ends see of the server: the engine, the reconciler, what clients may change, and whether the server is ready.
 
 Runs on the loop's thread.
 """
@@ -9,7 +9,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 from fastserve import _core
-from fastserve.lifecycle import Reconciler
+from fastserve.frontends.tracing import Tracing
+from fastserve.lifecycle import ModelControl, Reconciler
 
 
 class Readiness:
@@ -41,5 +42,8 @@ class Served:
 
     core: _core.Engine
     reconciler: Reconciler
+    control: ModelControl
+    tracing: Tracing
     version: str  # of fastserve
     ready: Readiness = field(default_factory=Readiness)
+    reflection: bool = False  # gRPC server reflection is answered

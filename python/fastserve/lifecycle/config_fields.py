@@ -54,7 +54,6 @@ FIELDS: dict[str, Row] = {
     "input.optional": _NOT_YET,
     "output": _USED,
     "output.reshape": _NOT_YET,
-    "output.label_filename": _refused("is not supported yet (classification)"),
     "output.is_shape_tensor": _refused("is for TensorRT, which this server does not run yet"),
     "batch_input": _NOT_YET,
     "batch_output": _NOT_YET,

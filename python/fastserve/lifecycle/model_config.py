@@ -11,6 +11,7 @@ from typing import Any
 from fastserve import protos
 from fastserve.lifecycle import pbtxt
 from fastserve.lifecycle.config_fields import refused_fields
+from fastserve.lifecycle.labels import LabelFile, Labels, label_name_error
 from fastserve.lifecycle.pbtxt import Positions, TextError
 from fastserve.lifecycle.version_spec import Problem, TensorShape, VersionSpec
 
@@ -76,6 +77,8 @@ class Settings:
     max_queue_requests: int = 0
     preferred_rows: tuple[int, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
+    label_files: tuple[LabelFile, ...] = ()
+    labels: Labels = ()  # what was read from them
     asked: bytes = b""
     notes: tuple[str, ...] = ()  # for the log: what was accepted and runs otherwise than it says
 
@@ -94,6 +97,7 @@ class Settings:
             max_queue_requests=self.max_queue_requests,
             preferred_rows=self.preferred_rows,
             parameters=tuple(sorted((defaults | dict(self.parameters)).items())),
+            labels=self.labels,
             asked=self.asked,
         )
 
@@ -142,6 +146,7 @@ class _Reader:
         yield from self._check_instances()
         yield from self._check_batching()
         yield from self._check_file_name()
+        yield from self._check_label_files()
         yield from self._check_parameters()
         yield from self._check_accelerators()
 
@@ -269,6 +274,11 @@ class _Reader:
                 "default_model_filename: backend identity has no model file", "default_model_filename"
             )
 
+    def _check_label_files(self) -> Iterator[TextError]:
+        for index, output in enumerate(self.message.output):
+            if output.label_filename and (wrong := label_name_error(output.label_filename)):
+                yield self._error(f"output.label_filename: {wrong}", "output", index, "label_filename")
+
     def _check_parameters(self) -> Iterator[TextError]:
         if self.asked_backend in {"", "openvino", "identity"}:
             return  # the backend itself knows its parameters
@@ -311,6 +321,15 @@ class _Reader:
             parameters=()
             if tuning
             else tuple(sorted((key, value.string_value) for key, value in message.parameters.items())),
+            label_files=tuple(
+                LabelFile(
+                    output.name,
+                    output.label_filename,
+                    self.positions.line("output", index, "label_filename"),
+                )
+                for index, output in enumerate(message.output)
+                if output.label_filename
+            ),
             asked=message.SerializeToString(deterministic=True),
             notes=tuple(self._notes()),
         )

@@ -1,7 +1,7 @@
 """Makes the engine hold the wanted set: asks the policy what to do, has loader threads do it, and asks again.
 
-Everything here runs on the event loop's thread; the engine's blocking calls run on loader threads. Unloads have a
-thread of their own, so that a version that drains for long does not keep others from loading.
+Everything here runs on the event loop's thread; the engine's blocking calls run on loader threads. Unloads have
+threads of their own, so that a version that drains for long does not keep others from loading.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -20,6 +20,8 @@ from fastserve.lifecycle.policy import Actual, Key, Wanted, plan
 from fastserve.lifecycle.version_spec import VersionSpec
 
 logger = logging.getLogger("fastserve.lifecycle")
+
+UNLOADER_THREADS = 4  # they wait for requests that are still running
 
 Progress = Callable[[str, int, float, str], None]  # model, version, 0..1, what is being done
 
@@ -47,7 +49,7 @@ class ModelState:
 class _Attempt:
     """The last load of a version: of what, and how it ended ("" = well, or not yet)."""
 
-    spec: VersionSpec
+    spec: VersionSpec | None  # None: is to be tried again
     error: str = ""
     serving: VersionSpec | None = None  # what READY means: the last spec that loaded
 
@@ -76,9 +78,10 @@ class Reconciler:
         self._doing: dict[Key, ModelState] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._changed = asyncio.Event()  # set, and replaced, whenever something in flight ended
         self._closed = False
         self._loaders = ThreadPoolExecutor(loader_threads, thread_name_prefix="fastserve-loader")
-        self._unloaders = ThreadPoolExecutor(1, thread_name_prefix="fastserve-unloader")
+        self._unloaders = ThreadPoolExecutor(UNLOADER_THREADS, thread_name_prefix="fastserve-unloader")
 
     # --- wanted
 
@@ -87,13 +90,38 @@ class Reconciler:
         self._wanted = {model: dict(versions) for model, versions in wanted.items()}
         self._failures = tuple(failures)
         self._stuck.clear()
-        for failure in self._failures:
-            logger.error("%s", failure.reason, extra={"model": failure.model, "version": failure.version})
+        _log_failures(self._failures)
         self._step()
+
+    def set_model(
+        self, model: str, versions: Mapping[int, VersionSpec], failures: Iterable[ModelState] = ()
+    ) -> None:
+        """As set_wanted, for one model; `versions` empty: it goes. What failed before is tried again."""
+        others = {name: wanted for name, wanted in self._wanted.items() if name != model}
+        self._wanted = {**others, model: dict(versions)} if versions else others
+        mine = tuple(failures)
+        self._failures = (*(f for f in self._failures if f.model != model), *mine)
+        self._stuck = {key for key in self._stuck if key[0] != model}
+        for key, attempt in self._attempts.items():
+            if key[0] == model and key not in self._in_flight:
+                attempt.spec, attempt.error = attempt.serving, ""
+        _log_failures(mine)
+        self._step()
+
+    def keep_serving(self, model: str, version: int, reason: str) -> None:
+        """Says of a version that serves why a newer form of it could not even be tried; until the next set_model."""
+        attempt = self._attempts.get((model, version))
+        if attempt is not None and attempt.serving is not None and (model, version) not in self._in_flight:
+            attempt.error = reason
 
     async def settle(self) -> None:
         """Returns when nothing is in flight and the policy has nothing left to do."""
         await self._idle.wait()
+
+    async def settle_model(self, model: str) -> None:
+        """As settle, for one model."""
+        while any(name == model for name, _ in self._in_flight):
+            await self._changed.wait()
 
     async def close(self) -> None:
         """Starts nothing more and waits for what is in flight."""
@@ -104,6 +132,18 @@ class Reconciler:
         self._unloaders.shutdown(wait=False)
 
     # --- reading
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def wanted(self, model: str) -> Mapping[int, VersionSpec]:
+        return self._wanted.get(model, {})
+
+    def failed(self, model: str) -> dict[int, str]:
+        """The wanted versions whose last load failed, and why."""
+        attempts = {version: self._attempts.get((model, version)) for version in self.wanted(model)}
+        return {version: a.error for version, a in sorted(attempts.items()) if a is not None and a.error}
 
     def model_states(self) -> list[ModelState]:
         """Every version that is wanted or in the engine, and every failure before that; by model, then version."""
@@ -174,6 +214,8 @@ class Reconciler:
             self._in_flight.pop(key, None)
             self._doing.pop(key, None)
             self._step()
+            self._changed.set()
+            self._changed = asyncio.Event()
 
     async def _load(self, key: Key, spec: VersionSpec) -> None:
         fields = {"model": spec.model, "version": spec.version}
@@ -222,3 +264,8 @@ class Reconciler:
             self._doing[key] = replace(self._doing[key], reason=what, progress=fraction)
         if self._on_progress is not None:
             self._on_progress(*key, fraction, what)
+
+
+def _log_failures(failures: Iterable[ModelState]) -> None:
+    for failure in failures:
+        logger.error("%s", failure.reason, extra={"model": failure.model, "version": failure.version})

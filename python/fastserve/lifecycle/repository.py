@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastserve import errors, plugins
+from fastserve.lifecycle.fingerprint import fingerprint
+from fastserve.lifecycle.labels import read_labels
 from fastserve.lifecycle.model_config import CONFIG_FILE, Settings, name_error, read_config, without_config
 from fastserve.lifecycle.reconciler import ModelState
 from fastserve.lifecycle.version_spec import Problem, VersionSpec
@@ -57,14 +59,34 @@ class Scan:
         return [ModelState(model, version, "FAILED", "; ".join(r)) for (model, version), r in reasons.items()]
 
 
+@dataclass(frozen=True)
+class Repositories:
+    """Where models are looked for, again and again. Blocking; any thread."""
+
+    paths: tuple[Path, ...] = ()
+    backend_parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def scan(self, names: Collection[str] | None = None) -> Scan:
+        return scan_repositories(self.paths, self.backend_parameters, names)
+
+    def names(self) -> list[str]:
+        """Of every folder that could be a model; reads none of them. Raises as scan_repositories does."""
+        found = {name for path in self.paths for name in _model_names(_root(path))}
+        return sorted(name for name in found if not name_error(name))
+
+
 def scan_repositories(
-    repositories: Sequence[Path], backend_parameters: Mapping[str, Mapping[str, str]] | None = None
+    repositories: Sequence[Path],
+    backend_parameters: Mapping[str, Mapping[str, str]] | None = None,
+    names: Collection[str] | None = None,
 ) -> Scan:
-    """`backend_parameters`: backend -> parameters for models that do not set them. Raises NotFound, InvalidArgument,
-    PermissionDenied when a repository itself cannot be read."""
+    """`backend_parameters`: backend -> parameters for models that do not set them. `names`: these models alone, as far as
+    they are there. Raises NotFound, InvalidArgument, PermissionDenied when a repository itself cannot be read."""
     found: dict[str, FoundModel] = {}
     for repository in dict.fromkeys(_root(path) for path in repositories):
         for name in _model_names(repository):
+            if names is not None and name not in names:
+                continue
             model = _Folder(repository, name, backend_parameters or {}).model()
             if (other := found.get(name)) is not None:
                 message = f"the model is in two repositories: {other.repository} and {repository}"
@@ -171,10 +193,23 @@ class _Folder:
                 Problem(self.name, f"has {len(content)} bytes, at most {MAX_CONFIG_BYTES} are read", where)
             ]
         try:
-            return read_config(self.name, content.decode("utf-8"))
+            settings, problems = read_config(self.name, content.decode("utf-8"))
+            return self._with_labels(settings, where) if settings is not None else (None, problems)
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
             return None, [Problem(self.name, "is not UTF-8 text", where, line)]
+
+    def _with_labels(self, settings: Settings, where: str) -> tuple[Settings | None, list[Problem]]:
+        labels = []
+        problems = []
+        for output, name, line in settings.label_files:
+            try:
+                self._confine(self.path / name)
+                labels.append((output, read_labels(self.path / name)))
+            except (ValueError, _Refused) as error:
+                text = f"output.label_filename: '{name}': {error}"
+                problems.append(Problem(self.name, text, where, line))
+        return (None, problems) if problems else (replace(settings, labels=tuple(sorted(labels))), [])
 
     def _version_numbers(self) -> list[int]:
         numbers = []
@@ -193,12 +228,16 @@ class _Folder:
         self._confine(folder)
         backend = settings.backend
         if backend == "identity":
-            return settings.version_spec(number, backend, "", self._defaults(backend))
+            return self._spec(settings, number, backend, "")
         path = self._model_path(folder, settings)
         backend = backend or plugins.backend_for(path)
         if not backend:
             raise _Refused(f"no backend reads '{path.name}'; name one in {CONFIG_FILE}")
-        return settings.version_spec(number, backend, str(path), self._defaults(backend))
+        return self._spec(settings, number, backend, str(path))
+
+    def _spec(self, settings: Settings, number: int, backend: str, path: str) -> VersionSpec:
+        spec = settings.version_spec(number, backend, path, self._defaults(backend))
+        return replace(spec, fingerprint=fingerprint(self.path / str(number)))
 
     def _defaults(self, backend: str) -> dict[str, str]:
         return dict(self.backend_parameters.get(backend, {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastserve import _core
+from fastserve.lifecycle.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class VersionSpec:
     max_queue_requests: int = 0  # 0: the engine's default
     preferred_rows: tuple[int, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()  # the backend's own, sorted by name
+    labels: Labels = ()
     asked: bytes = b""  # serialized inference.ModelConfig: what config.pbtxt said
+    fingerprint: str = ""  # of the files in the version folder
 
     def to_core(self) -> _core.LoadSpec:
         return _core.LoadSpec(
@@ -49,6 +52,7 @@ class VersionSpec:
             max_queue_requests=self.max_queue_requests,
             preferred_rows=self.preferred_rows,
             parameters=dict(self.parameters),
+            labels=dict(self.labels),
         )
 
 

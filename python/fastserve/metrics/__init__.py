@@ -2,7 +2,8 @@
 twice."""
 
 from fastserve.metrics.collector import EngineCollector
-from fastserve.metrics.exposition import CONTENT_TYPE, exposition
+from fastserve.metrics.exposition import CONTENT_TYPE, exposition, pieces
 from fastserve.metrics.loop_lag import LoopLag
+from fastserve.metrics.tls import TlsCollector
 
-__all__ = ["CONTENT_TYPE", "EngineCollector", "LoopLag", "exposition"]
+__all__ = ["CONTENT_TYPE", "EngineCollector", "LoopLag", "TlsCollector", "exposition", "pieces"]

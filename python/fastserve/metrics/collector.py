@@ -1,178 +1,191 @@
-"""Families of the engine and of the I/O loops, made from their counters at scrape time.
+"""Families of the engine and of the I/O loops, made from their counters at scrape time; nobody is stopped for it.
 
-Triton's names with its labels (contracts §1c: dashboards made for Triton work), then our own in seconds.
-Triton's `*_duration_us` are running totals, to be divided by the success count; quantiles come from our
-histograms.
+fastserve_request_stage_seconds{model,version,stage}   histogram, successful requests: queue, gather, execute, total;
+                                                       encode: answers on their way from the engine to the socket
+fastserve_batch_rows{model,version}                    histogram, sizes of executed batches
+fastserve_requests_in_flight, _pending{model,version}  accepted and not answered; of these waiting
+fastserve_requests_rejected_total{reason,...}          requests that no model ran, by reason (see _rejected)
+fastserve_requests_failed_total{model,version}         requests that their backend failed
+fastserve_model_state, fastserve_model_load_seconds    of every version known
+fastserve_connections{protocol}, ..._accepted_total    open now, and since the start
+fastserve_streams                                      calls that front ends work on
+fastserve_received_bytes_total, _sent_bytes_total      of all clients
+fastserve_loop_lag_seconds{loop,quantile}              how long what is due waits for its thread (see _lag)
+fastserve_traces_dropped_total                         traces that nobody took
+fastserve_build_info{version}                          1
+
+Triton's names beside them: metrics/triton.py. Buckets: 1 us * 2^i, i = 0..24 (csrc/base/histogram.h); 1, 2, 4 ... rows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
 from fastserve import _core
+from fastserve.metrics.families import Versions, add_histogram, model_labels, single
+from fastserve.metrics.host import Host
+from fastserve.metrics.loop_lag import LoopLag
+from fastserve.metrics.triton import triton
 
 if TYPE_CHECKING:
     from fastserve._io import IoStatistics
 
-Versions = list[tuple[_core.VersionStatus, _core.VersionStatistics]]
-Value = Callable[[_core.VersionStatistics], float]
-
-
-def _us(total: _core.StageTotal) -> float:
-    return total.ns // 1000
-
-
-_TRITON_COUNTERS: tuple[tuple[str, str, Value], ...] = (
-    ("nv_inference_request_success", "Successful inference requests", lambda s: s.success.count),
-    ("nv_inference_count", "Inferences performed (a batch of n rows counts n)", lambda s: s.inference_count),
-    ("nv_inference_exec_count", "Model executions (a batch counts 1)", lambda s: s.execution_count),
-    ("nv_inference_request_duration_us", "Cumulative time of successful requests", lambda s: _us(s.success)),
-    ("nv_inference_queue_duration_us", "Cumulative time that requests waited", lambda s: _us(s.queue)),
-    (
-        "nv_inference_compute_input_duration_us",
-        "Cumulative time of preparing inputs",
-        lambda s: _us(s.compute_input),
-    ),
-    (
-        "nv_inference_compute_infer_duration_us",
-        "Cumulative time of execution",
-        lambda s: _us(s.compute_infer),
-    ),
-    (
-        "nv_inference_compute_output_duration_us",
-        "Cumulative time of taking outputs",
-        lambda s: _us(s.compute_output),
-    ),
-)
-
-_FAILURES: tuple[tuple[str, Value], ...] = (
-    ("REJECTED", lambda s: s.rejected.count),
-    ("CANCELED", lambda s: s.cancel.count),
-    ("BACKEND", lambda s: s.fail.count),
-    ("OTHER", lambda s: 0),
-)
+# Status codes of refusals whose reason has a shorter name. The first six are shown from the start.
+_REASONS = {
+    "INVALID_ARGUMENT": "invalid_argument",
+    "NOT_FOUND": "not_found",
+    "RESOURCE_EXHAUSTED": "resource_exhausted",
+    "UNAVAILABLE": "unavailable",
+    "UNIMPLEMENTED": "unimplemented",
+    "DEADLINE_EXCEEDED": "deadline",
+}
 
 
 class EngineCollector:
-    """A prometheus_client collector. Thread: the one that scrapes, which has to be the loop's (IoLoop has one
-    thread)."""
+    """A prometheus_client collector. Thread: the one that scrapes, which has to be the loop's."""
 
     def __init__(
         self,
         core: _core.Engine,
         io_statistics: Callable[[], Iterable[IoStatistics]],
-        loop_lag_s: Callable[[], float],
+        loop_lag: LoopLag,
         version: str,
+        *,
+        io_threads: int = 0,
+        host: Host | None = None,
     ) -> None:
+        """`io_statistics`: one for each of `io_threads`, or the uvloop thread's when there are none."""
         self._core = core
         self._io_statistics = io_statistics
-        self._loop_lag_s = loop_lag_s
+        self._loop_lag = loop_lag
         self._version = version
+        self._io_threads = io_threads
+        self._host = host or Host()
 
     def collect(self) -> Iterator[Metric]:
-        versions = self._versions()
-        yield from _triton(versions)
-        yield from _stages(versions)
-        yield _states(self._core.status())
-        yield from _io(list(self._io_statistics()))
-        yield _single(
-            "gauge",
-            "fastserve_loop_lag_seconds",
-            "Worst lateness of the event loop since the last scrape",
-            self._loop_lag_s(),
+        statuses = self._core.status()
+        versions = self._versions(statuses)
+        loops = list(self._io_statistics())
+        yield from triton(statuses, versions, self._host)
+        yield from _requests(versions)
+        yield from _histograms(versions)
+        yield _rejected(versions, loops)
+        yield from _models(statuses)
+        yield from _io(loops)
+        yield _lag(self._loop_lag, loops if self._io_threads else [])
+        yield single(
+            "counter",
+            "fastserve_traces_dropped_total",
+            "Traces that nobody took",
+            self._core.traces_dropped,
         )
-        build = Metric("fastserve_build_info", "Version that runs; always 1", "gauge")
-        build.add_sample("fastserve_build_info", {"version": self._version}, 1)
-        yield build
+        yield single("gauge", "fastserve_build_info", "Version that runs; always 1", 1, version=self._version)
 
-    def _versions(self) -> Versions:
+    def _versions(self, statuses: list[_core.VersionStatus]) -> Versions:
         found = []
-        for status in self._core.status():
+        for status in statuses:
             if status.state in ("READY", "DRAINING"):
                 with contextlib.suppress(LookupError):  # unloaded meanwhile
                     found.append((status, self._core.statistics(status.model, status.version)))
         return found
 
 
-def _labels(status: _core.VersionStatus) -> dict[str, str]:
-    return {"model": status.model, "version": str(status.version)}
-
-
-def _single(kind: str, name: str, text: str, value: float) -> Metric:
-    family = Metric(name, text, kind)
-    family.add_sample(name, {}, value)
-    return family
-
-
-def _triton(versions: Versions) -> Iterator[Metric]:
-    for name, text, value in _TRITON_COUNTERS:
-        family = Metric(name, text, "counter")
-        for status, stats in versions:
-            family.add_sample(name, _labels(status), value(stats))
-        yield family
-    failures = Metric("nv_inference_request_failure", "Failed inference requests by reason", "counter")
-    pending = Metric("nv_inference_pending_request_count", "Requests that wait for execution", "gauge")
-    for status, stats in versions:
-        for reason, value in _FAILURES:
-            failures.add_sample(failures.name, {**_labels(status), "reason": reason}, value(stats))
-        pending.add_sample(pending.name, _labels(status), stats.pending)
-    yield failures
-    yield pending
-
-
-def _stages(versions: Versions) -> Iterator[Metric]:
+def _requests(versions: Versions) -> Iterator[Metric]:
     in_flight = Metric("fastserve_requests_in_flight", "Accepted requests that have no answer yet", "gauge")
-    seconds = Metric("fastserve_stage_seconds", "Time of a request in each stage and in total", "histogram")
+    pending = Metric("fastserve_requests_pending", "Accepted requests that wait for execution", "gauge")
+    failed = Metric("fastserve_requests_failed_total", "Requests that their backend failed", "counter")
     for status, stats in versions:
-        in_flight.add_sample(in_flight.name, _labels(status), stats.in_flight)
+        labels = model_labels(status)
+        in_flight.add_sample(in_flight.name, labels, stats.in_flight)
+        pending.add_sample(pending.name, labels, stats.pending)
+        failed.add_sample(failed.name, labels, stats.fail.count - stats.other.count)
+    yield from (in_flight, pending, failed)
+
+
+def _histograms(versions: Versions) -> Iterator[Metric]:
+    """In pieces, one for each version: they are most of what a server of many models says."""
+    for status, stats in versions:
+        seconds = Metric(
+            "fastserve_request_stage_seconds",
+            "Time of a request by stage: queue, gather, execute, total (until the engine answered), "
+            "encode (from there to the socket)",
+            "histogram",
+        )
         for stage, histogram in stats.stage_seconds.items():
-            _add_histogram(seconds, {**_labels(status), "stage": stage}, histogram)
-    yield in_flight
-    yield seconds
+            add_histogram(seconds, {**model_labels(status), "stage": stage}, histogram)
+        yield seconds
+    for status, stats in versions:
+        rows = Metric("fastserve_batch_rows", "Rows of executed batches", "histogram")
+        add_histogram(rows, model_labels(status), stats.batch_rows)
+        yield rows
 
 
-def _add_histogram(family: Metric, labels: dict[str, str], histogram: _core.Histogram) -> None:
-    bounds = [repr(bound) for bound in histogram.upper_bounds] + ["+Inf"]
-    cumulative = list(itertools.accumulate(histogram.counts))
-    for bound, count in zip(bounds, cumulative, strict=True):
-        family.add_sample(f"{family.name}_bucket", {**labels, "le": bound}, count)
-    family.add_sample(f"{family.name}_sum", labels, histogram.sum)
-    family.add_sample(f"{family.name}_count", labels, cumulative[-1])
-
-
-def _states(statuses: list[_core.VersionStatus]) -> Metric:
-    family = Metric("fastserve_model_state", "1 for the state that a version is in", "gauge")
-    for status in statuses:
-        family.add_sample(family.name, {**_labels(status), "state": status.state}, 1)
+def _rejected(versions: Versions, loops: list[IoStatistics]) -> Metric:
+    """Each rejected request once: with its model's labels when it was accepted or met a full queue, else by the status
+    code that a front end answered."""
+    family = Metric("fastserve_requests_rejected_total", "Requests that no model ran, by reason", "counter")
+    for status, stats in versions:
+        for reason, count in stats.requests_rejected.items():
+            family.add_sample(family.name, {**model_labels(status), "reason": reason}, count)
+    refused = Counter(dict.fromkeys(_REASONS.values(), 0))
+    for io in loops:
+        for code, count in io.requests_refused.items():
+            if count:
+                refused[_REASONS.get(code, code.lower())] += count
+    for reason, count in sorted(refused.items()):
+        family.add_sample(family.name, {"reason": reason}, count)
     return family
+
+
+def _models(statuses: list[_core.VersionStatus]) -> Iterator[Metric]:
+    states = Metric("fastserve_model_state", "1 for the state that a version is in", "gauge")
+    loads = Metric("fastserve_model_load_seconds", "Time that loading and warming up took", "gauge")
+    for status in statuses:
+        states.add_sample(states.name, {**model_labels(status), "state": status.state}, 1)
+        if status.load_seconds > 0:
+            loads.add_sample(loads.name, model_labels(status), status.load_seconds)
+    yield states
+    yield loads
 
 
 def _io(loops: list[IoStatistics]) -> Iterator[Metric]:
     connections = Metric("fastserve_connections", "Open connections", "gauge")
-    connections.add_sample(connections.name, {"protocol": "grpc"}, sum(io.grpc_connections for io in loops))
-    connections.add_sample(connections.name, {"protocol": "http"}, sum(io.http_connections for io in loops))
+    accepted = Metric("fastserve_connections_accepted_total", "Connections accepted", "counter")
+    for protocol, now, ever in (
+        ("grpc", sum(io.grpc_connections for io in loops), sum(io.grpc_accepted for io in loops)),
+        ("http", sum(io.http_connections for io in loops), sum(io.http_accepted for io in loops)),
+    ):
+        connections.add_sample(connections.name, {"protocol": protocol}, now)
+        accepted.add_sample(accepted.name, {"protocol": protocol}, ever)
     yield connections
-    yield _single(
+    yield accepted
+    yield single(
         "gauge",
         "fastserve_streams",
-        "Requests that front ends are working on",
+        "Calls that front ends are working on",
         sum(io.streams for io in loops),
     )
     for name, text, total in (
         ("fastserve_received_bytes_total", "Bytes read from clients", sum(io.bytes_received for io in loops)),
         ("fastserve_sent_bytes_total", "Bytes written to clients", sum(io.bytes_sent for io in loops)),
     ):
-        yield _single("counter", name, text, total)
-    refused: dict[str, int] = {}
-    for io in loops:
-        for reason, count in io.requests_refused.items():
-            refused[reason] = refused.get(reason, 0) + count
-    family = Metric("fastserve_requests_refused_total", "Requests refused before a model saw them", "counter")
-    for reason, count in sorted(refused.items()):
-        family.add_sample(family.name, {"reason": reason}, count)
-    yield family
+        yield single("counter", name, text, total)
+
+
+def _lag(loop_lag: LoopLag, threads: list[IoStatistics]) -> Metric:
+    """loop="uvloop": lateness of timers over the last minute. loop="io-N": the longest pass of a native thread, for so
+    long may a socket have waited; its quantile is 1."""
+    family = Metric(
+        "fastserve_loop_lag_seconds", "How long what was due waited for its thread, lately", "gauge"
+    )
+    for quantile, seconds in loop_lag.quantiles().items():
+        family.add_sample(family.name, {"loop": "uvloop", "quantile": quantile}, seconds)
+    for number, io in enumerate(threads):
+        labels = {"loop": f"io-{number}", "quantile": "1"}
+        family.add_sample(family.name, labels, io.longest_pass_seconds)
+    return family

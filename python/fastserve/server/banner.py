@@ -18,25 +18,33 @@ def banner(
     statuses: Sequence[_core.VersionStatus],
     states: Sequence[ModelState],
     *,
+    http_url: str = "",
+    curl_options: str = "",
     color: bool = False,
 ) -> str:
     """Several lines, the last one with its line end. `addresses`: "http", "grpc" and "metrics" ->
-    host:port."""
+    host:port. `http_url`: when it is not http://."""
     dim, bold, red, reset = (_DIM, _BOLD, _RED, _RESET) if color else ("", "", "", "")
-    urls = {
-        "REST": f"http://{addresses['http']}",
-        "gRPC": addresses["grpc"],
-        "metrics": f"http://{addresses['metrics']}/metrics",
-    }
+    http_url = http_url or f"http://{addresses['http']}"
+    urls = [
+        ("REST", http_url),
+        ("gRPC", addresses["grpc"]),
+        ("metrics", f"http://{addresses['metrics']}/metrics"),
+        *(
+            (name, addresses[key])
+            for name, key in (("REST", "http_unix"), ("gRPC", "grpc_unix"))
+            if key in addresses
+        ),
+    ]
     ready = [s for s in statuses if s.state == "READY"]
     failed = [s for s in states if s.state == "FAILED"]
     lines = [f"{bold}fastserve {version}{reset}", ""]
-    lines += [f"  {name:<8} {url}" for name, url in urls.items()]
+    lines += [f"  {name:<8} {url}" for name, url in urls]
     lines += ["", *(f"  {bold}{s.model}{reset} {dim}{describe(s)}{reset}" for s in ready)]
     if not ready:
         lines.append("  no model is ready")
     lines += [f"  {red}{_name(s)} failed{reset}: {s.reason}" for s in failed]
-    lines += ["", f"  {curl(addresses['http'], ready)}", ""]
+    lines += ["", f"  {curl(http_url.removeprefix('http://'), ready, curl_options)}", ""]
     return "\n".join(lines) + "\n"
 
 

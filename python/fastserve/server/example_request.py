@@ -17,21 +17,21 @@ _ZERO: dict[str, Any] = {"BOOL": False, "BYTES": ""}
 _NOT_IN_JSON = {"FP16", "BF16"}
 
 
-def curl(address: str, statuses: Sequence[_core.VersionStatus]) -> str:
-    """For the first ready version; the server's metadata when there is none."""
+def curl(address: str, statuses: Sequence[_core.VersionStatus], options: str = "") -> str:
+    """For the first ready version; the server's metadata when there is none. `options`: "--cacert ca.pem "."""
     ready = [s for s in statuses if s.state == "READY"]
     if not ready:
-        return f"curl -s {address}/v2"
+        return f"curl -s {options}{address}/v2"
     status = ready[0]
     path = f"{address}/v2/models/{status.model}"
     inputs = [_zeros(spec) for spec in status.inputs if not spec.optional]
     if sum(len(i["data"]) for i in inputs) > MAX_ELEMENTS or any(
         i["datatype"] in _NOT_IN_JSON for i in inputs
     ):
-        return f"curl -s {path}"
+        return f"curl -s {options}{path}"
     # A model name has no character that a shell would take apart; an input name may hold a quote.
     body = json.dumps({"inputs": inputs}, separators=(",", ":")).replace("'", "'\\''")
-    return f"curl -s {path}/infer -d '{body}'"
+    return f"curl -s {options}{path}/infer -d '{body}'"
 
 
 def _zeros(spec: _core.TensorSpec) -> dict[str, Any]:

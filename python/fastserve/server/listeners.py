@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fastserve.errors import FailedPrecondition
@@ -17,18 +18,60 @@ class StartError(FailedPrecondition):
     """The server cannot start, through no fault of its own. The text is one line that says what to do."""
 
 
-def listen_all(wanted: Mapping[str, tuple[str, int]]) -> dict[str, list[socket.socket]]:
-    """`wanted`: name -> host and port, the name being that of the flag: "http" for --http-port. All of them
-    or none."""
+def listen_all(
+    wanted: Mapping[str, tuple[str, int]], unix: Mapping[str, str | None] | None = None
+) -> dict[str, list[socket.socket]]:
+    """`wanted`: name -> host and port, the name being that of the flag: "http" for --http-port. `unix`: name -> path of
+    a Unix socket beside them, `/path` or `unix:/path`. All of them or none."""
     opened: dict[str, list[socket.socket]] = {}
     try:
         for name, (host, port) in wanted.items():
             opened[name] = listen(host, port, f"--{name}-port")
+        for name, path in (unix or {}).items():
+            if path is not None:
+                opened[name].append(listen_unix(path.removeprefix("unix:"), f"--{name}-unix-socket"))
     except StartError:
         for sock in (sock for sockets in opened.values() for sock in sockets):
             sock.close()
+        unlink_unix(opened)
         raise
     return opened
+
+
+def unlink_unix(sockets: Mapping[str, list[socket.socket]]) -> None:
+    """Removes the files of Unix sockets: nobody may connect any more."""
+    for sock in (s for group in sockets.values() for s in group if s.family == socket.AF_UNIX):
+        Path(sock.getsockname()).unlink(missing_ok=True)
+
+
+def listen_unix(path: str, flag: str) -> socket.socket:
+    """A listening Unix socket for its owner and group (mode 0660). A file that a dead process left behind is replaced.
+    Raises StartError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_left_behind(path):
+            Path(path).unlink()
+        sock.bind(path)
+        Path(path).chmod(0o660)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(
+                f"{path} is in use: choose another with {flag} or stop the process that has it"
+            ) from None
+        reason = "path too long" if error.errno is None else os.strerror(error.errno)
+        raise StartError(f"cannot listen on {path}: {reason} (choose another with {flag})") from None
+    return sock
+
+
+def _is_left_behind(path: str) -> bool:
+    """A socket file whose process is gone: nobody accepts."""
+    if not Path(path).is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
 def listen(host: str, port: int, flag: str) -> list[socket.socket]:
@@ -50,7 +93,9 @@ def listen(host: str, port: int, flag: str) -> list[socket.socket]:
 
 
 def address_text(sock: socket.socket) -> str:
-    """`127.0.0.1:8000`, `[::1]:8000`."""
+    """`127.0.0.1:8000`, `[::1]:8000`, `unix:/run/fastserve.sock`."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
 

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 log = logging.getLogger("fastserve.metrics")
 
@@ -28,7 +28,8 @@ _REASONS = {
 
 
 class MetricsListener:
-    def __init__(self, scrape: Callable[[], bytes], content_type: str) -> None:
+    def __init__(self, scrape: Callable[[], Iterable[bytes]], content_type: str) -> None:
+        """`scrape`: makes the text piece by piece; between the pieces the loop does other things."""
         self._scrape = scrape
         self._content_type = content_type
         self._servers: list[asyncio.Server] = []
@@ -48,14 +49,14 @@ class MetricsListener:
                     head = await reader.readuntil(b"\r\n\r\n")
                 except asyncio.LimitOverrunError:
                     head = b""
-                writer.write(self._answer(head))
+                writer.write(await self._answer(head))
                 await writer.drain()
         except (OSError, EOFError, TimeoutError):
             pass  # the scraper went away or says nothing
         finally:
             writer.close()
 
-    def _answer(self, head: bytes) -> bytes:
+    async def _answer(self, head: bytes) -> bytes:
         line = head.partition(b"\r\n")[0].split(b" ")
         if len(line) != 3 or not line[2].startswith(b"HTTP/1."):
             return _error(400, "Bad Request")
@@ -65,11 +66,18 @@ class MetricsListener:
         if method not in (b"GET", b"HEAD"):
             return _error(405, "use GET", "allow: GET, HEAD\r\n")
         try:
-            body = self._scrape()
+            body = await self._text()
         except Exception:
             log.exception("scrape failed")
             return _error(500, "internal error; the server's log says why")
         return _response(200, self._content_type, body, with_body=method == b"GET")
+
+    async def _text(self) -> bytes:
+        made = []
+        for piece in self._scrape():
+            made.append(piece)
+            await asyncio.sleep(0)
+        return b"".join(made)
 
 
 def _error(status: int, text: str, headers: str = "") -> bytes:

@@ -17,11 +17,18 @@ LINE_INTERVAL_S = 1.0
 
 @contextmanager
 def progress_display() -> Iterator[Progress]:
-    if sys.stderr.isatty():
-        with _bars() as show:
-            yield show
-    else:
-        yield ProgressLines(time.monotonic)
+    """What is given may be called after the end of the block too: loads by request write lines everywhere."""
+    lines = ProgressLines(time.monotonic)
+    if not sys.stderr.isatty():
+        yield lines
+        return
+    shown: list[Progress] = [lines]
+    with _bars() as show:
+        shown[0] = show
+        try:
+            yield lambda *event: shown[0](*event)
+        finally:
+            shown[0] = lines
 
 
 class ProgressLines:

@@ -16,13 +16,15 @@ import uvloop
 
 import fastserve
 from fastserve import Engine, config
-from fastserve.lifecycle import Scan, scan_repositories
+from fastserve.lifecycle import Repositories, Scan
 from fastserve.server.banner import banner, describe
 from fastserve.server.example_request import curl
 from fastserve.server.listeners import StartError
 from fastserve.server.progress import progress_display
 from fastserve.server.ready_file import ReadyFile
 from fastserve.server.server import Server
+from fastserve.server.start_checks import check_tracing, startup_models
+from fastserve.server.tls import Certificates, open_certificates
 
 log = logging.getLogger("fastserve.server")
 
@@ -32,21 +34,24 @@ EXIT_UNFINISHED = 1  # requests in flight were given up when the exit timeout pa
 def run(configuration: config.Config) -> int:
     """Serves until SIGTERM or SIGINT; the exit code. Raises StartError (or another FastserveError), whose text is one
     line that says what to do, when it cannot start."""
-    scan = _prepare(configuration)
+    repositories = _prepare(configuration)
+    tls = open_certificates(configuration.tls)
+    scan = repositories.scan(startup_models(configuration.repository, repositories))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(configuration, scan))
+        return runner.run(_serve(configuration, repositories, scan, tls))
 
 
-def _prepare(configuration: config.Config) -> Scan:
+def _prepare(configuration: config.Config) -> Repositories:
     """Everything that can be wrong before a port is opened."""
     if not configuration.repository.model_repository:
         raise StartError("there is nothing to serve: name a folder of models with --model-repository")
     cache_dir = configuration.openvino.cache_dir
     if cache_dir is not None:
         _check_writable(cache_dir)
+    check_tracing(configuration.tracing)
     parameters = {} if cache_dir is None else {"openvino": {"CACHE_DIR": os.fspath(cache_dir)}}
     ReadyFile(configuration.server.ready_file).clear()
-    return scan_repositories(configuration.repository.model_repository, parameters)
+    return Repositories(configuration.repository.model_repository, parameters)
 
 
 def _check_writable(folder: Path) -> None:
@@ -61,7 +66,9 @@ def _check_writable(folder: Path) -> None:
         ) from None
 
 
-async def _serve(configuration: config.Config, scan: Scan) -> int:
+async def _serve(
+    configuration: config.Config, repositories: Repositories, scan: Scan, tls: Certificates | None
+) -> int:
     stop = _Stop()
     with progress_display() as on_progress:
         server = Server(
@@ -69,6 +76,9 @@ async def _serve(configuration: config.Config, scan: Scan) -> int:
             configuration.limits,
             configuration.repository,
             Engine(max_queue_requests=configuration.limits.max_queue_requests),
+            repositories=repositories,
+            tracing=configuration.tracing,
+            tls=tls,
             on_progress=on_progress,
         )
         logging.getLogger("fastserve.access").setLevel(
@@ -76,6 +86,8 @@ async def _serve(configuration: config.Config, scan: Scan) -> int:
         )
         if configuration.logging.access_log:
             log.warning("the access log has every request but inference, which is not written there yet")
+        if tls is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tls.reload)
         await server.start(scan)
         log.info("listening", extra=server.addresses)
         loading = asyncio.create_task(server.loaded())
@@ -109,13 +121,33 @@ def _announce(server: Server, human: bool) -> None:
     if human:
         states = server.reconciler.model_states()
         color = sys.stderr.isatty()
-        sys.stderr.write(banner(fastserve.__version__, server.addresses, statuses, states, color=color))
+        sys.stderr.write(
+            banner(
+                fastserve.__version__,
+                server.addresses,
+                statuses,
+                states,
+                http_url=server.http_url,
+                curl_options=_curl_options(server),
+                color=color,
+            )
+        )
         return
     for status in ready:
         log.info(
             "%s %s", status.model, describe(status), extra={"model": status.model, "version": status.version}
         )
-    log.info("ready; try: %s", curl(server.addresses["http"], ready), extra=server.addresses)
+    command = curl(_curl_address(server), ready, _curl_options(server))
+    log.info("ready; try: %s", command, extra=server.addresses)
+
+
+def _curl_options(server: Server) -> str:
+    return server.tls.curl_options if server.tls and server.tls.http else ""
+
+
+def _curl_address(server: Server) -> str:
+    """As short as curl takes it."""
+    return server.http_url.removeprefix("http://")
 
 
 def _is_human(logs: config.Logging) -> bool:

@@ -13,25 +13,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 
 import fastserve
 from fastserve import Engine, config
-from fastserve._io import GrpcCall, HttpCall, IoLoop
 from fastserve.frontends.asgi import AsgiDriver
 from fastserve.frontends.grpc_registry import GrpcRouter
 from fastserve.frontends.rest_app import rest_app
 from fastserve.frontends.served import Served
-from fastserve.lifecycle import Reconciler, Scan
-from fastserve.server.listeners import address_text, listen_all
+from fastserve.frontends.tracing import tracing_of
+from fastserve.lifecycle import ModelControl, Reconciler, Repositories, Scan
+from fastserve.metrics import TlsCollector
+from fastserve.server.drivers import driver_for
+from fastserve.server.listeners import address_text, listen_all, unlink_unix
 from fastserve.server.metrics_port import MetricsPort
+from fastserve.server.tls import Certificates
 
 log = logging.getLogger("fastserve.server")
 
 Progress = Callable[[str, int, float, str], None]  # model, version, 0..1, what is being done
 
-TICK_S = 1.0  # idle and header time-outs of sessions
 FLUSH_S = 0.5  # for clients to take what was written and to close, once everything is answered
 
 
@@ -43,52 +46,77 @@ class Server:
         repository: config.Repository,
         engine: Engine,
         *,
+        repositories: Repositories,
+        tracing: config.Tracing,
+        tls: Certificates | None = None,
         on_progress: Progress | None = None,
     ) -> None:
         """Opens the sockets, so that a port in use shows before anything is loaded (StartError). A loop must
         be running."""
         self._strict = repository.strict_readiness
         self._loop = asyncio.get_running_loop()
-        self._asyncio_servers: list[asyncio.Server] = []
-        self._tick: asyncio.TimerHandle | None = None
         self._sockets = listen_all(
             {
                 "http": (listeners.host, listeners.http_port),
                 "grpc": (listeners.host, listeners.grpc_port),
                 "metrics": (listeners.metrics_host or listeners.host, listeners.metrics_port),
-            }
+            },
+            {"http": listeners.http_unix_socket, "grpc": listeners.grpc_unix_socket},
         )
         self.engine = engine
         self.reconciler = Reconciler(
             engine.core, loader_threads=repository.loader_threads, on_progress=on_progress
         )
-        self.served = Served(engine.core, self.reconciler, fastserve.__version__)
+        self.served = Served(
+            engine.core,
+            self.reconciler,
+            ModelControl(self.reconciler, repositories, explicit=repository.model_control_mode == "explicit"),
+            tracing_of(engine.core, tracing),
+            fastserve.__version__,
+            reflection=listeners.grpc_reflection,
+        )
         self._router = GrpcRouter(self.served)
         self._asgi = AsgiDriver(rest_app(self.served))
-        self._io = IoLoop(
+        self._driver = driver_for(
+            listeners.io_threads,
             engine.core,
-            on_grpc_call=self._on_grpc_call,
-            on_http_call=self._on_http_call,
-            max_message_bytes=limits.max_message_bytes,
-            max_streams=limits.max_streams,
-            server_header="fastserve",
+            limits,
+            self._router.on_call,
+            self._asgi.on_call,
+            tls,
+            self._router.client_streams(),
         )
-        self._metrics = MetricsPort(engine.core, lambda: [self._io.statistics()], fastserve.__version__)
+        self._metrics = MetricsPort(
+            engine.core, self._driver.statistics, fastserve.__version__, listeners.io_threads
+        )
+
+        self.tls = tls
+        if tls is not None:
+            statistics = self._driver.statistics
+            self._metrics.register(TlsCollector(statistics, lambda: tls.files.not_after, tls.reloads))
+
+    @property
+    def http_url(self) -> str:
+        scheme = "https" if self.tls and self.tls.http else "http"
+        return f"{scheme}://{self.addresses['http']}"
 
     @property
     def addresses(self) -> dict[str, str]:
-        """ "http", "grpc", "metrics" -> host:port; of a host with several addresses the first."""
-        return {name: address_text(sockets[0]) for name, sockets in self._sockets.items()}
+        """ "http", "grpc", "metrics" -> host:port; of a host with several addresses the first. Beside them "http_unix" and
+        "grpc_unix" -> unix:/path, where there are such listeners."""
+        found = {name: address_text(sockets[0]) for name, sockets in self._sockets.items()}
+        for name, sockets in self._sockets.items():
+            found |= {f"{name}_unix": address_text(s) for s in sockets if s.family == socket.AF_UNIX}
+        return found
 
     async def start(self, scan: Scan) -> None:
         """From here on health, metadata and metrics are answered, and models load."""
         await self._asgi.startup()
-        self._loop.add_reader(self._io.event_fd, self._io.on_wake)
-        for name, protocol in (("http", self._io.http_protocol), ("grpc", self._io.grpc_protocol)):
-            for sock in self._sockets[name]:
-                self._asyncio_servers.append(await self._loop.create_server(protocol, sock=sock))
+        await self._driver.start(self._sockets["grpc"], self._sockets["http"])
         await self._metrics.start(self._sockets["metrics"])
-        self._on_tick()
+        self.served.tracing.start()
+        if self.tls is not None:
+            self.tls.start()
         await self.reconciler.set_wanted(scan.wanted, scan.failures)
 
     async def loaded(self) -> bool:
@@ -106,23 +134,23 @@ class Server:
         in time; the engine then still holds work, and closing it would wait for that."""
         until = time.monotonic() + exit_timeout_s
         self.served.ready.set(False)
-        for server in self._asyncio_servers:
-            server.close()
-        self._io.shutdown()
+        unlink_unix(self._sockets)
+        self._driver.stop_listening()
+        if self.tls is not None:
+            self.tls.stop()
+        self._driver.shutdown()
         drained = await asyncio.to_thread(self.engine.core.drain, exit_timeout_s)
         await self._router.close()
         await self._asgi.shutdown()
         drained = await self._flushed(until) and drained
         await self._metrics.close()
-        if self._tick is not None:
-            self._tick.cancel()
+        await self.served.tracing.close()
         if not drained:
             return False
-        self._loop.remove_reader(self._io.event_fd)
-        self._io.close()
+        await self._driver.close()
         try:
             async with asyncio.timeout_at(self._loop.time() + max(0.1, until - time.monotonic())):
-                await self.reconciler.close()
+                await asyncio.gather(self.served.control.close(), self.reconciler.close())
         except TimeoutError:
             return False
         await asyncio.to_thread(self.engine.close)
@@ -130,19 +158,9 @@ class Server:
 
     async def _flushed(self, until: float) -> bool:
         """Until every answer is with its client; then a moment for connections to close by themselves."""
-        answered = await _until(lambda: self._io.statistics().streams == 0, until)
-        await _until(lambda: self._io.open_sessions() == 0, min(until, time.monotonic() + FLUSH_S))
+        answered = await _until(lambda: sum(s.streams for s in self._driver.statistics()) == 0, until)
+        await _until(lambda: self._driver.open_sessions() == 0, min(until, time.monotonic() + FLUSH_S))
         return answered
-
-    def _on_tick(self) -> None:
-        self._io.tick()
-        self._tick = self._loop.call_later(TICK_S, self._on_tick)
-
-    def _on_grpc_call(self, call: GrpcCall) -> None:
-        self._router.on_call(call)
-
-    def _on_http_call(self, call: HttpCall) -> None:
-        self._asgi.on_call(call)
 
 
 async def _until(condition: Callable[[], bool], until: float) -> bool:

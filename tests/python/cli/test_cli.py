@@ -54,7 +54,7 @@ def cpu_seconds(*command: str) -> float:
     return min(spent)
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["check"], ["infer"], ["models"], ["config"]])
+@pytest.mark.parametrize("command", [[], ["serve"], ["check"], ["infer"], ["bench"], ["models"], ["config"]])
 def test_help_has_examples_and_imports_little(command: list[str]) -> None:
     done = run(*command, "--help")
     assert done.returncode == 0
@@ -110,7 +110,7 @@ def test_version() -> None:
         (["config", "show", "--config", "missing.yaml"], "--config missing.yaml: No such file or directory"),
         (["check", "missing-folder"], "model repository 'missing-folder' does not exist"),
         (["infer", "m", "--input", "x=zeros", "--repeat", "0"], "--repeat and --batch start at 1"),
-        (["infer", "m", "--url", "https://a"], "--url: got 'https://a', expected http://host:port"),
+        (["infer", "m", "--url", "ftp://a"], "--url: got 'ftp://a', expected grpc://host:port"),
         (["models", "--url", "http://a:b"], "--url: 'http://a:b' has no good port"),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fastserve.cli.main import main
-from fastserve.cli.rest import DTYPES, from_bytes, to_bytes
+from fastserve.client.tensors import DTYPES, from_bytes, to_bytes
 
 INPUTS = {
     "echo": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}],

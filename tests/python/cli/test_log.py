@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fastserve import log
-from fastserve.log import HumanFormatter, JsonFormatter
+from fastserve.log import HumanFormatter, JsonFormatter, LogSettings
 
 
 def record(message: str, *args: Any, exc_info: Any = None, **extra: Any) -> logging.LogRecord:
@@ -76,6 +76,8 @@ def root() -> Iterator[None]:
     logger.handlers[:] = handlers
     logger.setLevel(level)
     log._core.set_log_sink(None)
+    log._handler = None
+    log.change(LogSettings())
 
 
 @pytest.mark.usefixtures("root")
@@ -88,3 +90,54 @@ def test_setup_writes_json_to_what_stderr_is_now(capsys: pytest.CaptureFixture[s
     log.setup("human", "debug")
     logging.getLogger("fastserve.x").debug("now this")
     assert "DEBUG   x: now this" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(
+    ("settings", "written"),
+    [
+        (LogSettings(), "info warning error"),
+        (LogSettings(verbose_level=1), "debug info warning error"),
+        (LogSettings(info=False), "warning error"),
+        (LogSettings(warning=False), "info error"),
+        (LogSettings(error=False), "info warning"),
+        (LogSettings(info=False, warning=False, verbose_level=3), "debug error"),
+        (LogSettings(info=False, warning=False, error=False), ""),
+    ],
+)
+def test_each_kind_is_switched_by_itself(
+    capsys: pytest.CaptureFixture[str], settings: LogSettings, written: str
+) -> None:
+    log.setup("json", "error")
+    log.change(settings)
+    assert log.settings() == settings
+    for level in ("debug", "info", "warning", "error"):
+        getattr(logging.getLogger("fastserve.x"), level)("hello")
+    log._core_logger.log(logging.WARNING, "of the engine")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["level"] for line in lines if line["message"] == "hello"] == written.split()
+    assert any(line["message"] == "of the engine" for line in lines) is settings.warning
+    assert logging.getLogger("fastserve.x").isEnabledFor(logging.DEBUG) is (settings.verbose_level > 0)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_the_level_of_the_start_as_settings(level: str) -> None:
+    log.setup("json", level)
+    assert logging.getLevelName(log.settings().lowest) == level.upper()
+
+
+@pytest.mark.usefixtures("root")
+def test_times_for_people_with_date_and_zone() -> None:
+    log.setup("human", "info")
+    log.change(LogSettings(iso8601=True))
+    assert (
+        HumanFormatter().format(record("hello")).startswith("1970-01-01T00:00:00.000Z WARNING server: hello")
+    )
+
+
+def test_without_setup_a_change_leaves_the_process_alone() -> None:
+    before = logging.getLogger().level
+    log.change(LogSettings(info=False))
+    assert logging.getLogger().level == before
+    log.change(LogSettings())

@@ -18,18 +18,37 @@ GOOD = {
     "server.grpc_port": ("0", 0),
     "server.metrics_port": ("65535", 65535),
     "server.metrics_host": ("::1", "::1"),
+    "server.http_unix_socket": ("unix:/run/h", "unix:/run/h"),
+    "server.grpc_unix_socket": ("/run/g", "/run/g"),
+    "server.io_threads": ("3", 3),
+    "server.grpc_reflection": ("true", True),
     "server.ready_file": ("ready.json", Path("ready.json")),
+    "tls.cert": ("cert.pem", Path("cert.pem")),
+    "tls.key": ("key.pem", Path("key.pem")),
+    "tls.client_ca": ("ca.pem", Path("ca.pem")),
+    "tls.min_version": ("1.3", "1.3"),
+    "tls.ports": ("grpc", "grpc"),
+    "tls.handshake_timeout_s": ("2.5", 2.5),
     "repository.model_repository": ("models", (Path("models"),)),
-    "repository.model_control_mode": ("none", "none"),
+    "repository.model_control_mode": ("explicit", "explicit"),
+    "repository.load_model": ("digits", ("digits",)),
     "repository.strict_readiness": ("true", True),
     "repository.loader_threads": ("3", 3),
     "limits.max_message_bytes": ("128MiB", 128 << 20),
     "limits.max_streams": ("7", 7),
+    "limits.max_stream_requests": ("9", 9),
+    "limits.compress_grpc_answers": ("true", True),
     "limits.max_queue_requests": ("5", 5),
     "limits.exit_timeout_s": ("1.5", 1.5),
     "logging.format": ("json", "json"),
     "logging.level": ("debug", "debug"),
     "logging.access_log": ("true", True),
+    "tracing.file": ("trace.json", Path("trace.json")),
+    "tracing.level": ("TIMESTAMPS", "TIMESTAMPS"),
+    "tracing.rate": ("1", 1),
+    "tracing.count": ("10", 10),
+    "tracing.log_frequency": ("50", 50),
+    "tracing.max_bytes": ("1GB", 10**9),
     "openvino.cache_dir": ("cache", Path("cache")),
 }
 
@@ -175,7 +194,7 @@ def test_a_wrong_value_is_an_error_even_if_a_later_source_would_win() -> None:
 
 def test_a_mode_of_a_later_version() -> None:
     message = refused(flags={"repository.model_control_mode": Flag("--model-control-mode", "poll")})
-    assert "'poll' is not supported yet, expected one of none" in message
+    assert "'poll' is not supported yet, expected one of none, explicit" in message
 
 
 def test_an_unknown_environment_variable() -> None:
@@ -258,3 +277,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     assert "is not UTF-8 text" in refused(file=binary)
     assert resolve(file=write(tmp_path, "# nothing\n")).config == Config()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("f.yaml", "tls:\n  min_version: 1.3\n"), ("f.toml", "[tls]\nmin_version = 1.3\n")]
+)
+def test_a_version_that_the_file_spells_as_a_number(tmp_path: Path, name: str, text: str) -> None:
+    assert resolve(file=write(tmp_path, text, name)).config.tls.min_version == "1.3"

@@ -118,7 +118,6 @@ async def test_bad_json_is_400(served: Served, http_call: Any, body: bytes) -> N
 @pytest.mark.parametrize(
     "target",
     [
-        "/",
         "/v1",
         "/v2/",
         "/v2/models",
@@ -181,11 +180,11 @@ async def test_versions_are_checked(served: Served, http_call: Any, version: str
     ("method", "target"),
     [
         ("GET", "/v2/systemsharedmemory/status"),
-        ("POST", "/v2/cudasharedmemory/region/r/register"),
-        ("POST", "/v2/repository/models/plain/load"),
-        ("GET", "/v2/logging"),
+        ("GET", "/v2/cudasharedmemory/region/r/status"),
+        ("POST", "/v2/systemsharedmemory/region/r/register"),
+        ("POST", "/v2/cudasharedmemory/region/r/unregister"),
+        ("POST", "/v2/cudasharedmemory/unregister"),
         ("POST", "/v2/models/plain/generate"),
-        ("GET", "/v2/models/plain/trace/setting"),
     ],
 )
 async def test_what_is_not_there_yet_is_501(served: Served, http_call: Any, method: str, target: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from fastserve import protos
 from fastserve.frontends.grpc_registry import GrpcRouter
 from fastserve.frontends.served import Served
@@ -117,13 +119,59 @@ async def test_names_are_checked(served: Served, grpc_call: Any) -> None:
         assert finished[0] == 3, version
 
 
-async def test_what_is_not_there_yet_says_so(served: Served, grpc_call: Any) -> None:
-    for method in (
-        "RepositoryModelLoad",
-        "SystemSharedMemoryStatus",
-        "CudaSharedMemoryRegister",
-        "TraceSetting",
-    ):
-        finished, _ = await ask(served, grpc_call, OIP + method)
-        assert finished[0] == 12
-        assert method in finished[1]
+@pytest.mark.parametrize("kind", ["System", "Cuda"])
+@pytest.mark.parametrize("verb", ["Status", "Register", "Unregister"])
+async def test_shared_memory_is_not_there_yet_and_says_so(
+    served: Served, grpc_call: Any, kind: str, verb: str
+) -> None:
+    method = f"{kind}SharedMemory{verb}"
+    finished, _ = await ask(served, grpc_call, OIP + method)
+    assert finished == (12, f"{method}: shared memory is not supported yet; send tensors in the request")
+
+
+async def test_health_list(served: Served, grpc_call: Any) -> None:
+    _, response = await ask(served, grpc_call, "/grpc.health.v1.Health/List")
+    assert {name: status.status for name, status in response.statuses.items()} == {"": 1}
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+def statuses(call: Any) -> list[int]:
+    response = protos.message_class("grpc.health.v1.HealthCheckResponse")
+    return [response.FromString(sent).status for sent in call.sent]
+
+
+async def test_watch_tells_many_every_change_once(served: Served, grpc_call: Any) -> None:
+    router = GrpcRouter(served)
+    calls = [grpc_call("/grpc.health.v1.Health/Watch") for _ in range(500)]
+    for call in calls:
+        router.on_call(call)
+    await until(lambda: all(len(call.sent) == 1 for call in calls))
+    served.ready.set(False)
+    await until(lambda: all(len(call.sent) == 2 for call in calls))
+    served.ready.set(True)
+    served.ready.set(False)  # before anybody has looked: no change to tell
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert all(statuses(call) == [1, 2] for call in calls)
+    await router.close()
+    assert {call.finished for call in calls} == {(14, "the server is shutting down")}
+
+
+async def test_a_watcher_that_goes_leaves_nothing_behind(served: Served, grpc_call: Any) -> None:
+    router = GrpcRouter(served)
+    gone, stays = grpc_call("/grpc.health.v1.Health/Watch"), grpc_call("/grpc.health.v1.Health/Watch")
+    router.on_call(gone)
+    router.on_call(stays)
+    await until(lambda: gone.sent and stays.sent)
+    gone.cancel()
+    await until(lambda: len(router._tasks) == 1)
+    served.ready.set(False)
+    await until(lambda: len(stays.sent) == 2)
+    assert statuses(gone) == [1]
+    assert gone.finished is None
+    await router.close()

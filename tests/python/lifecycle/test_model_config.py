@@ -74,8 +74,8 @@ REFUSED: list[tuple[str, list[tuple[int, str]]]] = [
     (INPUT[:-1] + "\nis_shape_tensor: true }", [(2, "input.is_shape_tensor is for TensorRT")]),
     (
         'output [\n { name: "a" data_type: TYPE_FP32 dims: 1 },\n { name: "b" data_type: TYPE_FP32 dims: 1\n'
-        '   label_filename: "labels.txt" }\n]',
-        [(4, "output.label_filename is not supported yet (classification)")],
+        '   label_filename: "../labels.txt" }\n]',
+        [(4, "output.label_filename: '../labels.txt' leaves the model's folder")],
     ),
     (
         'batch_input [ {\n kind: BATCH_ELEMENT_COUNT target_name: "c" } ]',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastserve.metrics import EngineCollector, exposition
+from fastserve.metrics import EngineCollector, LoopLag, exposition, pieces
+from fastserve.metrics.host import Host
 
 M1 = {"model": "plain", "version": "1"}
 
@@ -20,7 +22,10 @@ def io(**refused: int) -> Any:
     return SimpleNamespace(
         grpc_connections=2,
         http_connections=3,
+        grpc_accepted=20,
+        http_accepted=30,
         streams=4,
+        longest_pass_seconds=0.125,
         bytes_received=500,
         bytes_sent=600,
         requests_refused=refused,
@@ -29,9 +34,10 @@ def io(**refused: int) -> Any:
 
 @pytest.fixture
 def samples(core: Any) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    collector = EngineCollector(
-        core, lambda: [io(malformed=1), io(malformed=2, queue_full=5)], lambda: 0.25, "1.2.3"
-    )
+    loops = [io(NOT_FOUND=1), io(NOT_FOUND=2, DEADLINE_EXCEEDED=5, DATA_LOSS=1, ABORTED=0)]
+    lag = LoopLag()
+    lag._window.add(0.25)
+    collector = EngineCollector(core, lambda: loops, lag, "1.2.3", io_threads=2)
     text = exposition(collector.collect()).decode()
     assert list(
         text_string_to_metric_families(text)
@@ -65,9 +71,12 @@ def test_tritons_counters(samples: Any) -> None:
     assert {name: value(samples, name, **M1) for name in expected} == expected
     failures = {
         r: value(samples, "nv_inference_request_failure", **M1, reason=r)
-        for r in ("REJECTED", "CANCELED", "BACKEND")
+        for r in ("REJECTED", "CANCELED", "BACKEND", "OTHER")
     }
-    assert failures == {"REJECTED": 1, "CANCELED": 2, "BACKEND": 3}
+    assert failures == {"REJECTED": 1, "CANCELED": 2, "BACKEND": 2, "OTHER": 1}
+    assert value(samples, "nv_model_load_duration_secs", **M1) == 1.5
+    assert 0 <= value(samples, "nv_cpu_utilization") <= 1
+    assert 0 < value(samples, "nv_cpu_memory_used_bytes") < value(samples, "nv_cpu_memory_total_bytes")
 
 
 def test_only_versions_that_serve_are_counted(samples: Any) -> None:
@@ -78,22 +87,72 @@ def test_only_versions_that_serve_are_counted(samples: Any) -> None:
 
 def test_histograms_are_cumulative(samples: Any) -> None:
     bucket = [
-        value(samples, "fastserve_stage_seconds_bucket", **M1, stage="total", le=le)
+        value(samples, "fastserve_request_stage_seconds_bucket", **M1, stage="total", le=le)
         for le in ("0.001", "0.1", "+Inf")
     ]
     assert bucket == [3, 5, 6]
-    assert value(samples, "fastserve_stage_seconds_count", **M1, stage="total") == 6
-    assert value(samples, "fastserve_stage_seconds_sum", **M1, stage="total") == 0.75
+    assert value(samples, "fastserve_request_stage_seconds_count", **M1, stage="total") == 6
+    assert value(samples, "fastserve_request_stage_seconds_sum", **M1, stage="total") == 0.75
 
 
 def test_io_loops_are_summed(samples: Any) -> None:
     assert value(samples, "fastserve_connections", protocol="grpc") == 4
     assert value(samples, "fastserve_connections", protocol="http") == 6
     assert value(samples, "fastserve_received_bytes_total") == 1000
-    assert value(samples, "fastserve_requests_refused_total", reason="malformed") == 3
-    assert value(samples, "fastserve_requests_refused_total", reason="queue_full") == 5
-    assert value(samples, "fastserve_loop_lag_seconds") == 0.25
+    assert value(samples, "fastserve_connections_accepted_total", protocol="http") == 60
+    assert value(samples, "fastserve_streams") == 8
     assert value(samples, "fastserve_build_info", version="1.2.3") == 1
+
+
+def test_every_rejection_has_one_reason(samples: Any) -> None:
+    rejected = {
+        dict(labels)["reason"]: number
+        for (name, labels), number in samples.items()
+        if name == "fastserve_requests_rejected_total" and len(labels) == 1
+    }
+    assert rejected == {
+        "deadline": 5,
+        "invalid_argument": 0,
+        "not_found": 3,
+        "resource_exhausted": 0,
+        "unavailable": 0,
+        "unimplemented": 0,
+        "data_loss": 1,
+    }
+    assert value(samples, "fastserve_requests_rejected_total", **M1, reason="queue_full") == 1
+    assert value(samples, "fastserve_requests_rejected_total", **M1, reason="deadline") == 1
+    assert value(samples, "fastserve_requests_failed_total", **M1) == 2
+
+
+def test_batch_sizes(samples: Any) -> None:
+    assert [value(samples, "fastserve_batch_rows_bucket", **M1, le=le) for le in ("1.0", "2.0", "+Inf")] == [
+        4,
+        10,
+        10,
+    ]
+    assert value(samples, "fastserve_batch_rows_sum", **M1) == 16
+
+
+def test_loop_lag_is_by_loop(samples: Any) -> None:
+    found = {
+        labels: number for (name, labels), number in samples.items() if name == "fastserve_loop_lag_seconds"
+    }
+    assert found == {
+        (("loop", loop), ("quantile", quantile)): number
+        for loop, quantile, number in (
+            ("uvloop", "0.5", 0.25),
+            ("uvloop", "0.99", 0.25),
+            ("uvloop", "1", 0.25),
+            ("io-0", "1", 0.125),
+            ("io-1", "1", 0.125),
+        )
+    }
+
+
+def test_without_native_threads_the_loop_has_no_passes(core: Any) -> None:
+    text = exposition(EngineCollector(core, lambda: [io()], LoopLag(), "1").collect()).decode()
+    assert 'loop="io-0"' not in text
+    assert 'fastserve_loop_lag_seconds{loop="uvloop",quantile="1"} 0.0' in text
 
 
 def test_a_version_that_is_unloaded_during_the_scrape_is_left_out(core: Any) -> None:
@@ -101,19 +160,42 @@ def test_a_version_that_is_unloaded_during_the_scrape_is_left_out(core: Any) -> 
         raise LookupError(model)
 
     core.statistics = gone
-    text = exposition(EngineCollector(core, list, lambda: 0, "1").collect()).decode()
+    text = exposition(EngineCollector(core, list, LoopLag(), "1").collect()).decode()
     assert "nv_inference_count{" not in text
 
 
 def test_counters_are_announced_under_the_name_that_they_have() -> None:
     triton, ours = Metric("nv_inference_count", "a\nb\\", "counter"), Metric("f_total", "c", "counter")
     triton.add_sample("nv_inference_count", {"model": 'q"\\\n'}, 1)
-    ours.add_sample("f_total", {}, 2)
+    ours.add_sample("f_total", {}, 2.5)
     assert exposition([triton, ours, Metric("empty", "", "gauge")]).decode() == (
         "# HELP nv_inference_count a\\nb\\\\\n# TYPE nv_inference_count counter\n"
-        'nv_inference_count{model="q\\"\\\\\\n"} 1.0\n'
-        "# HELP f_total c\n# TYPE f_total counter\nf_total 2.0\n"
+        'nv_inference_count{model="q\\"\\\\\\n"} 1\n'
+        "# HELP f_total c\n# TYPE f_total counter\nf_total 2.5\n"
     )
+
+
+def test_a_family_in_pieces_is_announced_once() -> None:
+    def family(name: str, label: str) -> Metric:
+        made = Metric(name, "text", "gauge")
+        made.add_sample(name, {"model": label}, 1)
+        return made
+
+    made = list(pieces([family("a", "1"), family("a", "2"), Metric("a", "", "gauge"), family("b", "1")]))
+    assert made == [
+        b'# HELP a text\n# TYPE a gauge\na{model="1"} 1\n',
+        b'a{model="2"} 1\n',
+        b'# HELP b text\n# TYPE b gauge\nb{model="1"} 1\n',
+    ]
+
+
+def test_a_server_of_many_models_answers_in_small_pieces(make_version: Any, core: Any) -> None:
+    core.versions = [make_version(f"m{i}", 1) for i in range(50)]
+    made = list(pieces(EngineCollector(core, list, LoopLag(), "1").collect()))
+    text = b"".join(made).decode()
+    assert text.count("# TYPE fastserve_request_stage_seconds histogram") == 1
+    assert text.count("fastserve_request_stage_seconds_count{") == 50
+    assert max(piece.count(b"\n") for piece in made) <= 50 * 5
 
 
 def test_process_metrics_have_their_usual_names() -> None:
@@ -122,3 +204,17 @@ def test_process_metrics_have_their_usual_names() -> None:
     text = exposition(registry.collect()).decode()
     assert "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total " in text
     assert "# TYPE process_resident_memory_bytes gauge" in text
+
+
+def test_the_machine_from_proc(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    assert host.cpu_utilization() is None
+    assert host.memory_bytes() is None
+    (tmp_path / "meminfo").write_text("MemTotal:  100 kB\nMemFree:  1 kB\nMemAvailable:  30 kB\n")
+    assert host.memory_bytes() == (102400, 71680)
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  10 0 10 70 10 0 0 0 5 0\ncpu0 1 1\n")
+    assert host.cpu_utilization() == 0.2
+    stat.write_text("cpu  40 0 10 130 20 0 0 0 9 0\n")
+    assert host.cpu_utilization() == 0.3
+    assert host.cpu_utilization() == 0, "no tick since"

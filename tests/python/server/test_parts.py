@@ -163,6 +163,15 @@ def test_banner_names_addresses_models_failures_and_the_curl(make_version: Any) 
     assert "no model is ready" in banner("1.2.3", addresses, [], [])
 
 
+def test_banner_with_tls(make_version: Any) -> None:
+    addresses = {"http": "h:1", "grpc": "h:2", "metrics": "h:3"}
+    options = "--cacert /tls/cert.pem "
+    text = banner("1", addresses, [make_version("m", 1)], [], http_url="https://h:1", curl_options=options)
+    assert "REST     https://h:1\n" in text
+    assert "metrics  http://h:3/metrics" in text
+    assert "curl -s --cacert /tls/cert.pem https://h:1/v2/models/m/infer -d" in text
+
+
 # --- ready file
 
 
@@ -223,7 +232,7 @@ def test_progress_lines_are_few(caplog: pytest.LogCaptureFixture) -> None:
     ids=["get", "query", "head", "path", "method", "nonsense", "long"],
 )
 async def test_metrics_port(request_text: str, status: int, body: str) -> None:
-    listener = MetricsListener(lambda: b"up 1\n", "text/plain")
+    listener = MetricsListener(lambda: [b"up", b" 1\n"], "text/plain")
     sockets = listen("127.0.0.1", 0, "")
     port = sockets[0].getsockname()[1]
     await listener.start(sockets)
