@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +27,8 @@ def unix_server(
         yield running
         running.signal()
         assert running.wait() == 0, running.log()
-        assert not (folder / "grpc").exists() and not (folder / "http").exists()
+        assert not (folder / "grpc").exists()
+        assert not (folder / "http").exists()
 
 
 def test_grpc_over_a_unix_socket(unix_server: RunningServer) -> None:
@@ -37,7 +37,7 @@ def test_grpc_over_a_unix_socket(unix_server: RunningServer) -> None:
         value = np.arange(4, dtype=np.float32).reshape(1, 4)
         tensor = tritonclient.grpc.InferInput("INPUT0", [1, 4], "FP32")
         tensor.set_data_from_numpy(value)
-        assert (client.infer("identity_fp32", [tensor]).as_numpy("OUTPUT0") == value).all()
+        assert (client.infer("batch_fp32", [tensor]).as_numpy("OUTPUT0") == value).all()
 
 
 def test_rest_over_a_unix_socket(unix_server: RunningServer) -> None:

@@ -94,20 +94,26 @@ def test_json_instead_of_binary(server: Any) -> None:
     [
         ("no_such_model", {"x": np.zeros(1, np.float32)}, NotFound, "", "no_such_model"),
         (
-            "versions",
+            "batch_fp32",
             {"INPUT0": np.zeros((1, 3), np.float32)},
             InvalidArgument,
             'inputs["INPUT0"].shape[1]',
             "want 4",
         ),
         (
-            "versions",
+            "batch_fp32",
             {"INPUT0": np.zeros((1, 4), np.int8)},
             InvalidArgument,
             'inputs["INPUT0"].datatype',
             "FP32",
         ),
-        ("versions", {"INPUT9": np.zeros((1, 4), np.float32)}, InvalidArgument, 'inputs["INPUT9"]', "INPUT9"),
+        (
+            "batch_fp32",
+            {"INPUT9": np.zeros((1, 4), np.float32)},
+            InvalidArgument,
+            'inputs["INPUT9"]',
+            "INPUT9",
+        ),
         (
             "batch_fp32",
             {"INPUT0": np.zeros((MAX_BATCH_ROWS + 1, 4), np.float32)},

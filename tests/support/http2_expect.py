@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from http2_frames import Peer, Target
+from http2_frames import Peer, Target, Type
 
 Send = Callable[[Target], bytes]
 Expect = Callable[[Peer], object]
@@ -40,6 +40,19 @@ def answered(*streams: int) -> Expect:
     def check(peer: Peer) -> None:
         for stream in streams or (1,):
             peer.expect_answer(stream)
+
+    return check
+
+
+def answered_or(*codes: int) -> Expect:
+    """Where RFC 9113 has no rule: stream 1 is answered, or the connection ends with one of these."""
+
+    def check(peer: Peer) -> None:
+        ended = peer.until(lambda f: f.type == Type.GOAWAY or (f.stream == 1 and Peer.ends(f)), "an answer")
+        if ended.type == Type.GOAWAY:
+            peer.expect_connection_error(*codes)
+        else:
+            peer.expect_answer(1)
 
     return check
 

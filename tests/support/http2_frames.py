@@ -310,13 +310,13 @@ class Peer:
         def short(f: Frame) -> str:
             code = f" {Code(f.code).name}" if f.type in (Type.RST_STREAM, Type.GOAWAY) else ""
             reason = f" {f.reason!r}" if f.type == Type.GOAWAY else ""
-            return f"{Type(f.type).name}[{f.stream}]{code}{reason}" + "+END" * self._ends(f)
+            return f"{Type(f.type).name}[{f.stream}]{code}{reason}" + "+END" * self.ends(f)
 
         left_out = [f"({len(self.frames) - _SHOWN} more before)"] * (len(self.frames) > _SHOWN)
         return ", ".join(left_out + [short(f) for f in self.frames[-_SHOWN:]]) or "nothing"
 
     @staticmethod
-    def _ends(f: Frame) -> bool:
+    def ends(f: Frame) -> bool:
         return f.type in (Type.DATA, Type.HEADERS) and bool(f.flags & END_STREAM)
 
     # --- what must happen
@@ -377,12 +377,12 @@ class Peer:
         """The whole answer of a stream."""
         self.until(
             lambda f: (
-                (f.stream == stream and (self._ends(f) or f.type == Type.RST_STREAM)) or f.type == Type.GOAWAY
+                (f.stream == stream and (self.ends(f) or f.type == Type.RST_STREAM)) or f.type == Type.GOAWAY
             ),
             f"answer on {stream}",
         )
         mine = [f for f in self.frames if f.stream == stream]
-        assert any(self._ends(f) for f in mine), self.story()
+        assert any(self.ends(f) for f in mine), self.story()
         sections = self._blocks[stream]
         body = b"".join(f.payload for f in mine if f.type == Type.DATA)
         trailers = sections[1] if len(sections) > 1 else {}

@@ -96,6 +96,8 @@ async def _run(app: App, scope: dict[str, Any], exchange: _Exchange) -> None:
     try:
         await app(scope, exchange.receive, exchange.send)
     except Exception:
+        if exchange.abandoned:  # the application was told so; there is nobody left to answer
+            return
         log.exception("%s %s failed", scope["method"], scope["path"][:128], extra={"request_id": request_id})
         exchange.fail(500, "internal error; the server's log says why")
     except asyncio.CancelledError:
@@ -116,6 +118,11 @@ class _Exchange:
         self._streaming = False
         self.finished = False
         self.disconnected = asyncio.Event()
+
+    @property
+    def abandoned(self) -> bool:
+        """The client is gone."""
+        return self._call.cancelled
 
     async def receive(self) -> Message:
         if not self._body_taken:

@@ -75,7 +75,7 @@ FIRST_FRAMES: Cases = {
 
 @parametrized(FIRST_FRAMES)
 def test_the_first_frame(target: Target, send: Any, expect: Any) -> None:
-    """"This sequence MUST be followed by a SETTINGS frame"."""
+    """ "This sequence MUST be followed by a SETTINGS frame"."""
     with Peer(target.address, None) as peer:
         peer.send(PREFACE, send(target))
         expect(peer)
@@ -88,7 +88,7 @@ def test_the_server_begins_with_settings(target: Target, peer: Peer) -> None:
 
 
 def test_a_grpc_server_does_not_wait_for_the_client(server: Any) -> None:
-    """"The server connection preface ... MUST be the first frame the server sends": at once, clients may wait for it."""
+    """ "The server connection preface ... MUST be the first frame the server sends": at once, clients may wait for it."""
     with Peer(server.grpc, None) as peer:
         assert peer.read()
         assert peer.frames[0].type == Type.SETTINGS

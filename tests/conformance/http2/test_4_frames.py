@@ -130,7 +130,9 @@ BLOCKS: Cases = {
     "an unknown frame within": (opened_then(frame(UNKNOWN, 0, 0)), BROKEN_OFF),
     "nothing within": (lambda t: opened_then()(t) + data(1, t.content, end=True), answered()),
     "cut within a string": (
-        lambda t: headers(1, t.head[:-3], last=False) + continuation(1, t.head[-3:]) + data(1, t.content, end=True),
+        lambda t: (
+            headers(1, t.head[:-3], last=False) + continuation(1, t.head[-3:]) + data(1, t.content, end=True)
+        ),
         answered(),
     ),
     # "A decoding error in a header block MUST be treated as a connection error of type COMPRESSION_ERROR".

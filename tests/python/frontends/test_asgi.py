@@ -158,6 +158,24 @@ async def test_disconnect_reaches_the_application(http_call: Any) -> None:
     assert call.status is None
 
 
+async def test_a_client_that_goes_is_no_fault_of_the_application(
+    http_call: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # raises: nobody is there
+
+    call = http_call("GET", "/")
+    AsgiDriver(app).on_call(call)
+    await settle()
+    call.cancelled = True
+    call.on_cancel()
+    await settle()
+    assert caplog.text == ""
+    assert call.status is None
+
+
 async def test_a_target_that_is_not_utf8_is_refused(http_call: Any) -> None:
     call = http_call("GET", "/%ff")
     AsgiDriver(respond_with(b"")).on_call(call)
