@@ -1,15 +1,17 @@
 """Runs the end-to-end benchmarks: interleaved, pinned, with the server's CPU time per request. See README.md here.
 
-python benchmarks/run.py                      all scenarios, about 15 minutes
+python benchmarks/run.py                      all scenarios, about 35 minutes
 python benchmarks/run.py small embed          only these
 python benchmarks/run.py --quick              two short rounds: does it work?
-python benchmarks/run.py small --serve-args "--io-threads 1" --out build/bench-io
+python benchmarks/run.py small --serve-args "--io-threads 0" --out build/bench-uvloop
+PYTHONPATH=TREE python benchmarks/run.py clients --fastserve "python -m fastserve.cli"     a tree that is not installed
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -60,7 +62,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--echo-requests", type=int, default=100_000)
     parser.add_argument(
-        "--fastserve", type=Path, default=ROOT / ".venv" / "bin" / "fastserve", help="the command to measure"
+        "--fastserve",
+        default=str(ROOT / ".venv" / "bin" / "fastserve"),
+        metavar="COMMAND",
+        help='the command to measure, such as "python -m fastserve.cli" of a tree on PYTHONPATH [.venv/bin/fastserve]',
     )
     parser.add_argument("--serve-args", default="", help="more arguments for `fastserve serve`")
     parser.add_argument(
@@ -108,6 +113,12 @@ def run_scenario(name: str, bench: Bench, args: argparse.Namespace, context: dic
     print(f"  {path}", file=sys.stderr)
 
 
+def _allow_files() -> None:
+    """As many open files as the machine lets us have, servers and clients (our children) included."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _end(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)  # unwinds the stacks that end the servers
 
@@ -115,9 +126,10 @@ def _end(number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     args = parse()
     signal.signal(signal.SIGTERM, _end)
+    _allow_files()
     bench = Bench(
         tools=args.tools,
-        fastserve=args.fastserve,
+        fastserve=shlex.split(args.fastserve),
         models=ROOT / "build" / "bench-models",
         rounds=args.rounds,
         seconds=args.seconds,

@@ -2,6 +2,8 @@
 
 #include <sched.h>
 
+#include <fstream>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -17,6 +19,12 @@ std::int64_t read_ns(clockid_t clock) {
 }  // namespace
 
 std::int64_t now_ns() { return read_ns(CLOCK_MONOTONIC); }
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error("cannot read " + path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
 
 bool pin_to_cpu(int cpu) {
   if (cpu < 0) return true;

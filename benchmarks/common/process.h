@@ -5,12 +5,16 @@
 
 #include <cstdint>
 #include <ctime>
+#include <string>
 #include <vector>
 
 namespace fastserve::bench {
 
 // Monotonic time in nanoseconds.
 std::int64_t now_ns();
+
+// A whole file. Throws std::runtime_error naming the path.
+std::string read_file(const std::string& path);
 
 // Pins the calling process to one CPU; cpu < 0 leaves it alone. False if the kernel refuses.
 bool pin_to_cpu(int cpu);

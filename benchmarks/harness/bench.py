@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import observe
 from harness.processes import BenchError, Server, run_tool, serving
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("loadgen", "grpc_callback_server", "grpc_client_cpp", "openvino_limit")
+RIVALS = ROOT / "benchmarks" / "rivals"
+TOOLS = (
+    "loadgen",
+    "idle_connections",
+    "kernel_echo",
+    "grpc_callback_server",
+    "grpc_client_cpp",
+    "openvino_limit",
+)
 
 
 @dataclass
 class Bench:
     tools: Path  # folder of the C++ tools
-    fastserve: Path  # the command
+    fastserve: list[str]  # the command's words
     models: Path  # cache of models.py
     rounds: int
     seconds: float
@@ -42,28 +53,41 @@ class Bench:
         return path
 
     def start_fastserve(
-        self, stack: contextlib.ExitStack, repository: Path, cpus: list[int] | None = None
+        self,
+        stack: contextlib.ExitStack,
+        repository: Path,
+        cpus: list[int] | None = None,
+        *extra: str | Path,
+        name: str = "fastserve",
+        command: Sequence[str | Path] = (),
     ) -> Server | None:
-        """None, with a remark, where fastserve is missing or does not come up: the rivals are measured all the same."""
-        command: list[str | Path] = [self.fastserve, "serve", "--model-repository", repository]
+        """`extra` arguments win over those of --serve-args; `command` in place of fastserve's own. None, with a remark,
+        where fastserve is missing or does not come up: the rivals are measured all the same."""
+        words = [*(command or self.fastserve), "serve", "--model-repository", repository]
         for listener in ("http", "grpc", "metrics"):
-            command += [f"--{listener}-port", "0"]
-        command += self.serve_args
-        if not self.fastserve.exists():
-            self.remark(f"fastserve not measured: {self.fastserve.name} is not installed in .venv")
+            words += [f"--{listener}-port", "0"]
+        words += [*self.serve_args, *extra]
+        if shutil.which(words[0]) is None:
+            self.remark(f"{name} not measured: there is no {words[0]}")
             return None
         try:
-            return stack.enter_context(serving("fastserve", command, cpus or self.server_cpus))
+            server = stack.enter_context(serving(name, words, cpus or self.server_cpus))
         except BenchError as error:
-            self.remark(f"fastserve not measured: {error}")
+            self.remark(f"{name} not measured: {error}")
             return None
+        threads = observe.io_threads(server.process.pid)
+        self.remark_once(
+            f"{name}: driver {f'--io-threads {threads}' if threads else 'uvloop (--io-threads 0)'}"
+        )
+        return server
 
-    def start_rival(self, stack: contextlib.ExitStack, name: str) -> Server:
-        script = ROOT / "benchmarks" / "rivals" / "grpc_aio_server.py"
+    def start_rival(
+        self, stack: contextlib.ExitStack, rival: str, *extra: str | Path, name: str = ""
+    ) -> Server:
         command: list[str | Path] = [self.tool("grpc_callback_server")]
-        if name == "grpc.aio":
-            command = [sys.executable, script]
-        return stack.enter_context(serving(name, command, self.server_cpus))
+        if rival == "grpc.aio":
+            command = [sys.executable, RIVALS / "grpc_aio_server.py"]
+        return stack.enter_context(serving(name or rival, [*command, *extra], self.server_cpus))
 
     def load(
         self, server: Server, connections: int, in_flight: int, *extra: str | Path, client: str = "loadgen"
@@ -78,6 +102,10 @@ class Bench:
 
     def on_client_cpu(self) -> list[str]:
         return ["--cpu", str(self.client_cpu)]
+
+    def remark_once(self, text: str) -> None:
+        if text not in self.remarks:
+            self.remark(text)
 
     def remark(self, text: str) -> None:
         self.remarks.append(text)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -64,7 +65,8 @@ def _tail(log: Path, lines: int = 15) -> str:
 @contextlib.contextmanager
 def serving(name: str, command: Sequence[str | Path], cpus: Sequence[int] | None) -> Iterator[Server]:
     """Runs `command --ready-file PATH` until the end of the block."""
-    with tempfile.TemporaryDirectory(prefix=f"fastserve-bench-{name}-") as folder:
+    part = re.sub(r"\W+", "-", name)
+    with tempfile.TemporaryDirectory(prefix=f"fastserve-bench-{part}-") as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(

@@ -12,27 +12,35 @@ from harness.blocks import Samples, Spread
 
 @dataclass(frozen=True)
 class Verdict:
-    """One figure that the project set itself, and what came out."""
+    """One figure, and what came out."""
 
     figure: str
     measured: str
-    meets: bool | None  # None: could not be measured here
+    meets: bool | None  # None: could not be measured here, or nothing was set
+    is_set: bool = True  # the project set itself this figure
 
     def __str__(self) -> str:
-        word = {True: "meets", False: "MISSES", None: "not measured"}[self.meets]
+        word = {True: "meets", False: "MISSES", None: "not measured" if self.is_set else "no figure set"}[
+            self.meets
+        ]
         return f"{word}: {self.figure}: {self.measured}"
+
+
+def contrast(figure: str, value: Spread | None, unit: str = "") -> Verdict:
+    """For the reader: nobody set a figure."""
+    return Verdict(figure, f"{value}{unit}" if value else "no samples of both sides", None, is_set=False)
 
 
 def at_most(figure: str, value: Spread | None, limit: float, unit: str = "") -> Verdict:
     if value is None:
         return Verdict(figure, "no samples of both sides", None)
-    return Verdict(figure, f"{value}{unit}, want ≤ {limit:g}{unit}", value.median <= limit)
+    return Verdict(figure, f"{value}{unit}, want ≤ {limit:.3g}{unit}", value.median <= limit)
 
 
 def at_least(figure: str, value: Spread | None, limit: float, unit: str = "") -> Verdict:
     if value is None:
         return Verdict(figure, "no samples of both sides", None)
-    return Verdict(figure, f"{value}{unit}, want ≥ {limit:g}{unit}", value.median >= limit)
+    return Verdict(figure, f"{value}{unit}, want ≥ {limit:.3g}{unit}", value.median >= limit)
 
 
 @dataclass

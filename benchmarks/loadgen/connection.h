@@ -55,9 +55,13 @@ class Connection {
 std::unique_ptr<Connection> make_grpc_connection(const std::string& address, const LoadOptions& options,
                                                  const Payload& payload, OnReply on_reply);
 
-// HTTP/1.1 POST /v2/models/.../infer with binary tensor data; with `pipeline`, --in-flight requests go out
-// without waiting, otherwise one at a time.
+// How tensors travel over REST. kJson: as text both ways, numbers below 1 with seven digits; for --dtype FP32 only, and its
+// replies are looked at no further than their status and length.
+enum class RestForm { kBinary, kJson };
+
+// HTTP/1.1 POST /v2/models/.../infer; with `pipeline`, --in-flight requests go out without waiting, otherwise one at a time.
 std::unique_ptr<Connection> make_rest_connection(const std::string& address, const LoadOptions& options,
-                                                 const Payload& payload, bool pipeline, OnReply on_reply);
+                                                 const Payload& payload, RestForm form, bool pipeline,
+                                                 OnReply on_reply);
 
 }  // namespace fastserve::bench

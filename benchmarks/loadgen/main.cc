@@ -27,6 +27,7 @@ Where
   --rest HOST:PORT     send POST /v2/models/NAME/infer with binary tensor data
   --mix                both at once: connections alternate between gRPC and REST
   --pipeline           REST: --in-flight requests per connection (otherwise 1: most servers want that)
+  --json               REST: tensors as JSON text, FP32 only; cannot be verified
   --spin               poll instead of sleeping: lower client latency, a whole core
 )";
 constexpr std::string_view kExamples = R"(
@@ -39,7 +40,7 @@ Examples
 
 struct Target {
   std::string grpc, rest;
-  bool mix = false, pipeline = false, spin = false;
+  bool mix = false, pipeline = false, spin = false, json = false;
 };
 
 class Client {
@@ -60,7 +61,9 @@ class Client {
  private:
   std::unique_ptr<Connection> connect(bool rest) {
     const auto on_reply = [this](const Reply& reply) { loop_.finish(reply, now_ns()); };
-    return rest ? make_rest_connection(target_.rest, options_, loop_.payload(), target_.pipeline, on_reply)
+    return rest ? make_rest_connection(target_.rest, options_, loop_.payload(),
+                                       target_.json ? RestForm::kJson : RestForm::kBinary, target_.pipeline,
+                                       on_reply)
                 : make_grpc_connection(target_.grpc, options_, loop_.payload(), on_reply);
   }
   void watch(Connection& connection, std::size_t index, int operation);
@@ -131,13 +134,16 @@ bool Client::run() {
 int run(int argc, char** argv) {
   const std::string help = std::string(kHelp) + "\n" + std::string(kLoadHelp) + std::string(kExamples);
   Args args(argc, argv, help);
-  Target target{args.text("--grpc"), args.text("--rest"), args.flag("--mix"), args.flag("--pipeline"),
-                args.flag("--spin")};
+  Target target{args.text("--grpc"),     args.text("--rest"), args.flag("--mix"),
+                args.flag("--pipeline"), args.flag("--spin"), args.flag("--json")};
   const LoadOptions options = LoadOptions::parse(args);
   args.finish();
   if (target.grpc.empty() && target.rest.empty()) args.fail("want --grpc or --rest (see --help)");
   if (target.mix && (target.grpc.empty() || target.rest.empty())) args.fail("--mix wants --grpc and --rest");
   if (!target.mix && !target.grpc.empty() && !target.rest.empty()) args.fail("--grpc and --rest want --mix");
+  if (target.json && (options.verify_echo || options.input.dtype != "FP32")) {
+    args.fail("--json wants FP32 and no --verify-echo");
+  }
   if (!pin_to_cpu(options.cpu)) args.fail("--cpu: cannot pin to CPU " + std::to_string(options.cpu));
   Client client(target, options);
   const bool clean = client.run();

@@ -1,9 +1,11 @@
-// REST with binary tensor data over HTTP/1.1 keep-alive.
+// REST over HTTP/1.1 keep-alive, tensors as binary data or as JSON.
 #include <simdjson.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <charconv>
+#include <cstdio>
 #include <deque>
 
 #include "loadgen/connection.h"
@@ -19,28 +21,52 @@ struct Template {
   std::size_t payload_at;
 };
 
-Template make_template(const std::string& address, const LoadOptions& options, const Payload& payload) {
+// The tensor as text, and nothing else in its place: the server has to read and to write the numbers.
+std::string json_data(std::size_t count) {
+  std::string out = "\"data\":[";
+  std::array<char, 16> number{};
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto digits = static_cast<unsigned>((i * 2654435761U + 12345U) % 10'000'000U);
+    const int length = std::snprintf(number.data(), number.size(), "%s0.%07u", i == 0 ? "" : ",", digits);
+    out.append(number.data(), static_cast<std::size_t>(length));
+  }
+  return out + "]";
+}
+
+// The JSON part of a request; `id` comes first, behind kIdKey.
+constexpr std::string_view kIdKey = "{\"id\":\"";
+std::string make_json(const LoadOptions& options, const Payload& payload, RestForm form) {
+  const bool binary = form == RestForm::kBinary;
   std::string shape;
   for (const std::int64_t dim : options.input.shape)
     shape += (shape.empty() ? "" : ",") + std::to_string(dim);
-  const std::string outputs = options.output.empty()
-                                  ? "\"parameters\":{\"binary_data_output\":true}"
-                                  : "\"outputs\":[{\"name\":" + json_quote(options.output) +
-                                        ",\"parameters\":{\"binary_data\":true}}]";
-  const std::string id_key = "{\"id\":\"";
-  const std::string json =
-      id_key + std::string(kIdBytes, '0') + "\",\"inputs\":[{\"name\":" + json_quote(options.input.name) +
-      ",\"shape\":[" + shape + "],\"datatype\":\"" + options.input.dtype +
-      "\",\"parameters\":{\"binary_data_size\":" + std::to_string(payload.size()) + "}}]," + outputs + "}";
+  const std::string outputs =
+      options.output.empty() ? (binary ? ",\"parameters\":{\"binary_data_output\":true}" : "")
+                             : ",\"outputs\":[{\"name\":" + json_quote(options.output) +
+                                   ",\"parameters\":{\"binary_data\":" + (binary ? "true" : "false") + "}}]";
+  const std::string data =
+      binary ? "\"parameters\":{\"binary_data_size\":" + std::to_string(payload.size()) + "}"
+             : json_data(payload.size() / sizeof(float));
+  return std::string(kIdKey) + std::string(kIdBytes, '0') +
+         "\",\"inputs\":[{\"name\":" + json_quote(options.input.name) + ",\"shape\":[" + shape +
+         "],\"datatype\":\"" + options.input.dtype + "\"," + data + "}]" + outputs + "}";
+}
+
+Template make_template(const std::string& address, const LoadOptions& options, const Payload& payload,
+                       RestForm form) {
+  const bool binary = form == RestForm::kBinary;
+  const std::string json = make_json(options, payload, form);
+  const std::size_t tensor_bytes = binary ? payload.size() : 0;
   const std::string version = options.version.empty() ? "" : "/versions/" + options.version;
+  const std::string type =
+      binary ? "application/octet-stream\r\nInference-Header-Content-Length: " + std::to_string(json.size())
+             : "application/json";
   const std::string head = "POST /v2/models/" + options.model + version +
-                           "/infer HTTP/1.1\r\nHost: " + address +
-                           "\r\nContent-Type: application/octet-stream\r\nInference-Header-Content-Length: " +
-                           std::to_string(json.size()) +
-                           "\r\nContent-Length: " + std::to_string(json.size() + payload.size()) + "\r\n\r\n";
-  Template result{head + json + std::string(payload.size(), '\0'), head.size() + id_key.size(),
+                           "/infer HTTP/1.1\r\nHost: " + address + "\r\nContent-Type: " + type +
+                           "\r\nContent-Length: " + std::to_string(json.size() + tensor_bytes) + "\r\n\r\n";
+  Template result{head + json + std::string(tensor_bytes, '\0'), head.size() + kIdKey.size(),
                   head.size() + json.size()};
-  payload.fill(0, result.message.data() + result.payload_at);
+  if (binary) payload.fill(0, result.message.data() + result.payload_at);
   return result;
 }
 
@@ -60,11 +86,11 @@ struct Head {
 class RestConnection final : public Connection {
  public:
   RestConnection(const std::string& address, const LoadOptions& options, const Payload& payload,
-                 bool pipeline, OnReply on_reply)
+                 RestForm form, bool pipeline, OnReply on_reply)
       : Connection(address, std::move(on_reply)),
         options_(options),
         payload_(payload),
-        template_(make_template(address, options, payload)),
+        template_(make_template(address, options, payload, form)),
         capacity_(pipeline ? options.in_flight : 1) {}
 
   void submit(std::uint64_t tag) override;
@@ -196,8 +222,9 @@ std::string RestConnection::parse(const Head& head, std::string_view body, Reply
 }  // namespace
 
 std::unique_ptr<Connection> make_rest_connection(const std::string& address, const LoadOptions& options,
-                                                 const Payload& payload, bool pipeline, OnReply on_reply) {
-  return std::make_unique<RestConnection>(address, options, payload, pipeline, std::move(on_reply));
+                                                 const Payload& payload, RestForm form, bool pipeline,
+                                                 OnReply on_reply) {
+  return std::make_unique<RestConnection>(address, options, payload, form, pipeline, std::move(on_reply));
 }
 
 }  // namespace fastserve::bench

@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::string_view kHelp = R"(grpc_callback_server: identity ModelInfer on the gRPC C++ callback API.
 
-  grpc_callback_server [--address 127.0.0.1:0] [--ready-file PATH] [--cpu N]
+  grpc_callback_server [--address 127.0.0.1:0] [--ready-file PATH] [--cpu N] [--tls-cert FILE --tls-key FILE]
 
   --ready-file PATH    written when the server listens: {"grpc": "127.0.0.1:PORT"}
 Ends on SIGTERM or SIGINT.
@@ -58,10 +58,19 @@ bool write_ready_file(const std::string& path, int port) {
   return std::rename(part.c_str(), path.c_str()) == 0;
 }
 
+std::shared_ptr<grpc::ServerCredentials> credentials(const std::string& cert, const std::string& key) {
+  if (cert.empty()) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions options;
+  options.pem_key_cert_pairs.push_back({read_file(key), read_file(cert)});
+  return grpc::SslServerCredentials(options);
+}
+
 int run(int argc, char** argv) {
   Args args(argc, argv, kHelp);
   const std::string address = args.text("--address", "127.0.0.1:0");
   const std::string ready_file = args.text("--ready-file");
+  const std::string tls_cert = args.text("--tls-cert");
+  const std::string tls_key = args.text("--tls-key");
   const int cpu = static_cast<int>(args.integer("--cpu", -1, -1, 1023));
   args.finish();
   if (!pin_to_cpu(cpu)) args.fail("--cpu: cannot pin to CPU " + std::to_string(cpu));
@@ -75,7 +84,7 @@ int run(int argc, char** argv) {
   Identity service;
   int port = 0;
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(address, credentials(tls_cert, tls_key), &port);
   builder.RegisterService(&service);
   builder.SetMaxReceiveMessageSize(-1);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();

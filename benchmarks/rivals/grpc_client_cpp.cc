@@ -20,7 +20,9 @@ namespace {
 constexpr std::string_view kHelp =
     R"(grpc_client_cpp: closed-loop ModelInfer load by the gRPC C++ library; one channel per connection.
 
-  grpc_client_cpp --grpc HOST:PORT [options]
+  grpc_client_cpp --grpc HOST:PORT [--tls-ca FILE] [options]
+
+  --tls-ca FILE       speak TLS, trusting the authorities in this PEM file
 )";
 constexpr std::string_view kExamples = R"(
 Examples
@@ -40,7 +42,7 @@ struct Call {
 
 class Client {
  public:
-  Client(const std::string& address, const LoadOptions& options);
+  Client(const std::string& address, const std::string& tls_ca, const LoadOptions& options);
   bool run();
   JsonObject report() const { return loop_.report(); }
 
@@ -56,12 +58,20 @@ class Client {
   std::vector<Call*> idle_;
 };
 
-Client::Client(const std::string& address, const LoadOptions& options) : options_(options), loop_(options) {
+std::shared_ptr<grpc::ChannelCredentials> credentials(const std::string& tls_ca) {
+  if (tls_ca.empty()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = read_file(tls_ca);
+  return grpc::SslCredentials(options);
+}
+
+Client::Client(const std::string& address, const std::string& tls_ca, const LoadOptions& options)
+    : options_(options), loop_(options) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // each channel its own TCP connection
   arguments.SetMaxReceiveMessageSize(-1);
   for (int i = 0; i < options.connections; ++i) {
-    const auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+    const auto channel = grpc::CreateCustomChannel(address, credentials(tls_ca), arguments);
     if (!channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(10))) {
       throw std::runtime_error(address + ": no connection within 10 s");
     }
@@ -138,11 +148,12 @@ bool Client::run() {
 int run(int argc, char** argv) {
   Args args(argc, argv, std::string(kHelp) + "\n" + std::string(kLoadHelp) + std::string(kExamples));
   const std::string address = args.text("--grpc");
+  const std::string tls_ca = args.text("--tls-ca");
   const LoadOptions options = LoadOptions::parse(args);
   args.finish();
   if (address.empty()) args.fail("want --grpc HOST:PORT (see --help)");
   if (!pin_to_cpu(options.cpu)) args.fail("--cpu: cannot pin to CPU " + std::to_string(options.cpu));
-  Client client(address, options);
+  Client client(address, tls_ca, options);
   const bool clean = client.run();
   JsonObject out = client.report();
   std::printf("%s\n", out.add("protocol", "grpc").str().c_str());

@@ -8,7 +8,7 @@ from functools import partial
 import models
 from harness.bench import Bench
 from harness.blocks import Block, interleave
-from harness.report import Result, Verdict
+from harness.report import Result, contrast
 
 LOADS = ((1, 1), (4, 1), (4, 4))
 CPU = "server_cpu_us_per_request"
@@ -33,8 +33,7 @@ def run(bench: Bench) -> Result:
     verdicts = []
     for rival in ("grpc C++ callback", "grpc.aio"):
         ratio = samples.ratio("4x1", "fastserve", rival, CPU)
-        figure = f"(no figure set) server CPU per request, 600 KB, 4 × 1, fastserve / {rival}"
-        verdicts.append(Verdict(figure, str(ratio) if ratio else "no samples of both sides", None))
+        verdicts.append(contrast(f"server CPU per request, 600 KB, 4 × 1, fastserve / {rival}", ratio))
     return Result(
         "large",
         "FP32 [1,3,224,224] (602,112 bytes) in and out, identity; REST is binary tensor data.",

@@ -10,7 +10,7 @@ import models
 from harness import limit
 from harness.bench import Bench
 from harness.blocks import Block, interleave, spread
-from harness.report import Result, Verdict
+from harness.report import Result, contrast
 
 REQUEST = ("--model", "mlp", "--input", "input", "--shape", "1,16")
 CPU = "server_cpu_us_per_request"
@@ -45,12 +45,12 @@ def run(bench: Bench) -> Result:
     added = spread(
         [a - b for a, b in zip(ours, samples.values("limit", "bare OpenVINO", "p50_us"), strict=False)]
     )
-    figure = "(no figure set) MLP over gRPC, p50 at 1 × 1, fastserve − a bare blocking infer()"
+    figure = "MLP over gRPC, p50 at 1 × 1, fastserve − a bare blocking infer()"
     return Result(
         "mlp",
         "MLP 16→64→10, FP32, 1 stream, 1 thread, server on one CPU. Bare: blocking infer() on that CPU; "
         "qps = better of batch 1 and 8 in rows/s, p50 and CPU of batch 1.",
         samples,
-        [Verdict(figure, f"{added} µs" if added else "no samples of both sides", None)],
+        [contrast(figure, added, " µs")],
         [(CPU, "CPU-µs per request (bare: per row)"), ("p50_us", "p50, µs"), ("qps", "requests/s")],
     )

@@ -15,6 +15,17 @@ namespace fastserve {
 // nghttp2's own view of our headers; `fixed` ones are not copied by nghttp2.
 nghttp2_nv to_nv(const Http2Header& header);
 
+constexpr Http2Error flood_error(Http2Flood flood) {
+  switch (flood) {
+    case Http2Flood::kContinuationTooLarge:
+      return Http2Error::kFrameSizeError;
+    case Http2Flood::kPriorityOfNoStream:
+      return Http2Error::kProtocolError;
+    default:
+      return Http2Error::kEnhanceYourCalm;
+  }
+}
+
 struct Http2Core {
   enum class Drain { kNo, kNoticed, kLast };
 
@@ -35,7 +46,7 @@ struct Http2Core {
   void fail(Http2Error error, std::string_view reason);
   Status status() const;  // why it failed
   void flood(Http2Flood flood) {
-    if (flood != Http2Flood::kNone) fail(Http2Error::kEnhanceYourCalm, flood_reason(flood));
+    if (flood != Http2Flood::kNone) fail(flood_error(flood), flood_reason(flood));
   }
   void submit_drain_ping();
   void finish_drain();

@@ -67,6 +67,10 @@ std::string_view flood_reason(Http2Flood flood) {
       return "too_many_unknown_frames";
     case Http2Flood::kWindowUpdate:
       return "too_many_window_updates";
+    case Http2Flood::kContinuationTooLarge:
+      return "CONTINUATION: too large";
+    case Http2Flood::kPriorityOfNoStream:
+      return "PRIORITY: stream 0";
   }
   return "";
 }
@@ -113,8 +117,10 @@ Http2Flood Http2FloodGuard::count(const std::uint8_t* head, Nanos now) {
       bucket(Http2Flood::kWindowUpdate).credit(2);
       [[fallthrough]];
     case kContinuation:
+      if (head[3] == kContinuation && skip_ > kMaxFrameBytes) return Http2Flood::kContinuationTooLarge;
       return skip_ == 0 && (flags & kEndHeaders) == 0 ? take(Http2Flood::kEmpty, now) : Http2Flood::kNone;
     case kPriority:
+      if (((head[5] & 0x7f) | head[6] | head[7] | head[8]) == 0) return Http2Flood::kPriorityOfNoStream;
       return take(Http2Flood::kPriority, now);
     case kRstStream:
       return take(Http2Flood::kResetReceived, now);

@@ -33,7 +33,7 @@ struct Http2Limits {
   std::int64_t reset_per_s = 33;
   std::int64_t control_burst = 100;  // PING, SETTINGS, PRIORITY, empty, unknown (and GOAWAY): a bucket each
   std::int64_t control_per_s = 10;
-  // WINDOW_UPDATE: gRPC clients send about one or two per call, so calls and answers earn them (credit); this is the rest.
+  // WINDOW_UPDATE: gRPC clients send a few per call and per message, so calls and answers earn them (credit); this is the rest.
   std::int64_t window_update_burst = 2000;
   std::int64_t window_update_per_s = 100;
   // Output that the peer does not take. write() stops pumping nghttp2 at this much in the WriteQueue; the front end stops
@@ -68,6 +68,9 @@ enum class Http2Flood : std::uint8_t {
   kEmpty,
   kUnknown,
   kWindowUpdate,
+  // No floods, but violations of RFC 9113 that libnghttp2 1.52 does not look at; sections 4.2 and 6.3.
+  kContinuationTooLarge,
+  kPriorityOfNoStream,
 };
 // What goes into GOAWAY's debug data; "too_many_pings" is the word that gRPC clients react to by pinging less.
 std::string_view flood_reason(Http2Flood flood);
@@ -83,16 +86,18 @@ class Http2FloodGuard {
   Http2Flood padding_only(Nanos now) { return take(Http2Flood::kEmpty, now); }
   // An RST_STREAM left, whoever caused it.
   Http2Flood reset_sent(Nanos now) { return take(Http2Flood::kResetSent, now); }
-  // HEADERS or DATA left: earns the peer one PING and two WINDOW_UPDATEs. grpc-go probes its bandwidth with a PING for
-  // nearly every response, and gRPC's own servers forgive pings once they sent data.
+  // HEADERS or DATA left: earns the peer one PING and ten WINDOW_UPDATEs. grpc-go probes its bandwidth with a PING for
+  // nearly every response, and gRPC's own servers forgive pings once they sent data. gRPC C++ answers each message of a
+  // stream with two WINDOW_UPDATEs of the stream and up to one of the connection; ten is what Envoy allows.
   void useful_frame_sent() {
     bucket(Http2Flood::kPing).credit(1);
-    bucket(Http2Flood::kWindowUpdate).credit(2);
+    bucket(Http2Flood::kWindowUpdate).credit(10);
   }
 
  private:
   static constexpr std::size_t kPrefaceBytes = 24;
   static constexpr std::size_t kFrameHeadBytes = 9;
+  static constexpr std::size_t kMaxFrameBytes = 16 * 1024;  // SETTINGS_MAX_FRAME_SIZE: we never raise it
   TokenBucket& bucket(Http2Flood flood) { return buckets_[static_cast<std::size_t>(flood)]; }
   Http2Flood take(Http2Flood flood, Nanos now) { return bucket(flood).take(now) ? Http2Flood::kNone : flood; }
   Http2Flood count(const std::uint8_t* head, Nanos now);

@@ -4,6 +4,8 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -19,8 +21,8 @@ constexpr std::size_t kReceiveBytes = std::size_t{256} << 10;
 constexpr int kReadsInARow = 4;  // of one socket, before the others get their turn
 constexpr int kAcceptsInARow = 64;
 constexpr std::size_t kEvents = 256;
-constexpr Nanos kTick = kSecond;
-constexpr Nanos kLinger = 2 * kSecond;  // for a client that still sends to read its refusal
+constexpr itimerspec kTick{{1, 0}, {1, 0}};  // every second
+constexpr Nanos kLinger = 2 * kSecond;       // for a client that still sends to read its refusal
 
 bool out_of_descriptors(int error) {
   return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
@@ -40,9 +42,13 @@ IoThread::IoThread(Engine& engine, IoLimits limits, ColdQueue& cold, OnAccept on
     : cold_(cold),
       on_accept_(std::move(on_accept)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
       io_(engine, limits),
       receive_(kReceiveBytes) {
   if (!epoll_.valid()) throw from_errno("epoll_create1");
+  if (!timer_.valid() || ::timerfd_settime(timer_.get(), 0, &kTick, nullptr) != 0)
+    throw from_errno("timerfd");
+  watch(*add(Socket::Kind::kTimer, timer_.get()), EPOLLIN);
   watch(*add(Socket::Kind::kMailbox, mailbox_.event_fd()), EPOLLIN);
   watch(*add(Socket::Kind::kCompletions, io_.event_fd()), EPOLLIN);
   thread_ = std::thread([this] { loop(); });
@@ -93,14 +99,10 @@ void IoThread::stop() {
 
 void IoThread::loop() {
   std::array<epoll_event, kEvents> events;
-  next_tick_ = monotonic_now() + kTick;
   while (!stopping_) {
-    const Nanos left = std::max<Nanos>(next_tick_ - monotonic_now(), 0);
-    const int timeout_ms = static_cast<int>(left / kMillisecond) + 1;
-    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
+    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
     const Nanos began = monotonic_now();
     pass(std::span(events).first(static_cast<std::size_t>(std::max(count, 0))));
-    if (began >= next_tick_) tick(began);
     io_.note_pass(monotonic_now() - began);
   }
   for (const auto& [socket, owner] : sockets_) {
@@ -129,6 +131,8 @@ void IoThread::on_event(Socket& socket, std::uint32_t events) {
       return io_.on_wake();
     case Socket::Kind::kListener:
       return accept_all(socket);
+    case Socket::Kind::kTimer:
+      return tick();
     case Socket::Kind::kConnection:
       break;
   }
@@ -251,20 +255,19 @@ void IoThread::discard(Socket& socket) {
   sockets_.erase(at);
 }
 
-void IoThread::tick(Nanos now) {
-  next_tick_ = now + kTick;
+void IoThread::tick() {
+  std::uint64_t times = 0;
+  [[maybe_unused]] const ssize_t got = ::read(timer_.get(), &times, sizeof(times));
   if (!std::exchange(accepting_, true)) {
     for (Socket* listener : listeners_) watch(*listener, EPOLLIN);
   }
   io_.tick();
+  const Nanos now = monotonic_now();
   std::vector<Socket*> lingered;
   for (const auto& [socket, owner] : sockets_) {
     if (socket->linger_until <= now) lingered.push_back(socket);
   }
   for (Socket* socket : lingered) discard(*socket);
-  hand_over_cold();
-  attend();
-  closed_.clear();
 }
 
 // --- answers of cold calls: copied, because the answering thread goes on ----------------------------------------------------

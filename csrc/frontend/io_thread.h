@@ -52,12 +52,12 @@ class IoThread {
  private:
   // What epoll events point to.
   struct Socket {
-    enum class Kind : std::uint8_t { kListener, kConnection, kMailbox, kCompletions };
+    enum class Kind : std::uint8_t { kListener, kConnection, kMailbox, kCompletions, kTimer };
     Kind kind = Kind::kConnection;
     Protocol protocol = Protocol::kGrpc;
     bool discarded = false;
     int fd = -1;
-    UniqueFd owned;  // fd, unless it belongs to the mailbox or the completions
+    UniqueFd owned;  // fd, unless somebody else closes it
     Connection* connection = nullptr;
     std::uint32_t events = 0;  // that epoll watches now
     bool input_ended = false;
@@ -94,11 +94,12 @@ class IoThread {
   void discard(Socket& socket);
   void watch(Socket& socket, std::uint32_t events);
   Socket* add(Socket::Kind kind, int fd);
-  void tick(Nanos now);
+  void tick();
 
   ColdQueue& cold_;
   const OnAccept on_accept_;
   UniqueFd epoll_;
+  UniqueFd timer_;  // ticks: with a time-out of its own each epoll_wait would start and stop a timer
   Mailbox mailbox_;
   IoLoop io_;
   Port port_{*this};
@@ -109,8 +110,7 @@ class IoThread {
       closed_;                     // until the pass is through: events of it may still point there
   std::vector<ColdEvent> events_;  // of hand_over_cold: keeps its capacity
   std::vector<std::byte>
-      receive_;  // one buffer for all connections: a read is handed over before the next one starts
-  Nanos next_tick_ = 0;
+      receive_;            // one buffer for all connections: a read is handed over before the next one starts
   bool accepting_ = true;  // false until the next tick when the process has no file descriptors left
   bool stopping_ = false;
   std::thread thread_;

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
-from model_repository import DATATYPES, MAX_BATCH_ROWS, SLOW_S, WIDTH, mlp_answer, values
+from certificates import Authority
+from model_repository import DATATYPES, MAX_BATCH_ROWS, SLOW_S, WIDTH, identity, mlp_answer, values
 from own_client import FORMS, OwnClient
+from running_server import RunningServer, command
 
 import fastserve
 from fastserve.client import AsyncClient, Client, Input, Request, Retry
@@ -205,6 +210,85 @@ async def test_a_cancelled_task_frees_its_connection(server: Any, protocol: str)
             await task
         x = np.ones((1, WIDTH), np.float32)
         assert np.array_equal((await client.infer("batch_fp32", x, timeout=SLOW_S))["OUTPUT0"], x)
+
+
+# --- other listeners
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[str, str]]]:
+    """A server that wants certificates, with Unix sockets beside; the client's files."""
+    folder = tmp_path_factory.mktemp("guarded")
+    authority = Authority(folder, "ca")
+    server, client = authority.issue("server"), authority.issue("client")
+    repository = folder / "models"
+    identity(repository, "any", [("FP32", [-1, -1])])
+    arguments = [f"--tls-cert={server.cert}", f"--tls-key={server.key}", f"--tls-client-ca={authority.pem}"]
+    arguments += [f"--{name}-unix-socket={folder / name}" for name in ("grpc", "http")]
+    with RunningServer(repository, folder, *arguments) as running:
+        yield running, {"ca": str(authority.pem), "cert": str(client.cert), "key": str(client.key)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_mutual_tls(guarded: Any, form: str, protocol: str) -> None:
+    server, files = guarded
+    x = np.random.default_rng(3).standard_normal((300, 700)).astype(np.float32)
+    with OwnClient(form, f"{protocol}s://{getattr(server, protocol)}", **files) as client:
+        for _ in range(3):
+            assert np.array_equal(client.infer("any", x)["OUTPUT0"], x)
+    with (
+        OwnClient(form, f"{protocol}s://{getattr(server, protocol)}", ca=files["ca"], timeout=5) as client,
+        pytest.raises(Unavailable),
+    ):
+        client.call("live")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("listener", "prefix"), [("grpc_unix", ""), ("http_unix", "http+")])
+def test_unix_sockets(guarded: Any, form: str, listener: str, prefix: str) -> None:
+    x = np.ones((2, 3), np.float32)
+    with OwnClient(form, prefix + guarded[0].addresses[listener]) as client:
+        assert np.array_equal(client.infer("any", x)["OUTPUT0"], x)
+
+
+@pytest.mark.parametrize("listener", ["grpc", "http", "grpc_unix", "http_unix"])
+def test_load_over_them(guarded: Any, listener: str, tmp_path: Path) -> None:
+    """`fastserve bench` has a transport of its own: large tensors over TLS and Unix sockets."""
+    server, files = guarded
+    url = server.addresses[listener]
+    if "unix" in listener:
+        url, files = ("http+" if listener == "http_unix" else "") + url, {}
+    else:
+        url = f"{listener}s://{url}"
+    file = tmp_path / "bench.json"
+    given = [f"--{name}={path}" for name, path in files.items()]
+    done = subprocess.run(
+        command(
+            *(
+                "bench",
+                "any",
+                "--url",
+                url,
+                *given,
+                "--shape",
+                "100,300",
+                "--concurrency",
+                "6",
+                "--connections",
+                "3",
+            ),
+            *("--duration", "0.5", "--warmup", "0.1", "--json", str(file)),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (level,) = json.loads(file.read_text())["levels"]
+    assert level["errors"] == []
+    assert level["requests"]["answered"] > 10
 
 
 # --- streams

@@ -366,6 +366,7 @@ def test_no_process_is_left_behind(server: RunningServer) -> None:
     process.stdout.readline()
     children: list[str] = []
     while len(children) < 2:
+        assert process.poll() is None, process.communicate()
         listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         children = [pid for pid in listed if "worker" in Path(f"/proc/{pid}/cmdline").read_text()]
     process.send_signal(2)

@@ -29,9 +29,15 @@ class Fleet:
 
     def __init__(self, target: Target, processes: int) -> None:
         self._where = str(target.address)
-        self._processes = [_start() for _ in range(processes)]
-        for process in self._processes:
-            _send(process, target)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for _ in range(processes):
+                self._processes.append(_start())
+            for process in self._processes:
+                _send(process, target)
+        except BaseException:
+            self._end(at_once=True)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -39,6 +45,10 @@ class Fleet:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._end(at_once=exc_type is not None)
+
+    def _end(self, *, at_once: bool) -> None:
+        """A worker that we cannot wait for ends by itself when its pipes are gone: at its next report at the latest."""
         for process in self._processes:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
@@ -46,7 +56,7 @@ class Fleet:
                         pipe.close()
         for process in self._processes:
             try:
-                process.wait(0.5 if exc_type is None else 0.1)
+                process.wait(0.0 if at_once else 1.0)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

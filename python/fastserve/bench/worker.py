@@ -15,6 +15,7 @@ from typing import cast
 
 from fastserve.bench import messages
 from fastserve.bench.driver import Driver
+from fastserve.bench.step_run import run_step
 
 
 def main() -> None:
@@ -40,7 +41,10 @@ def _serve(inbox: BufferedReader, outbox: FileIO) -> None:
                 except OSError as error:
                     tell("connected", str(error) or type(error).__name__)
             else:
-                tell("tally", driver.run(step, lambda answered, errors: tell("progress", answered, errors)))
+                tell(
+                    "tally",
+                    run_step(driver, step, lambda answered, errors: tell("progress", answered, errors)),
+                )
     finally:
         driver.close()
 

@@ -35,8 +35,6 @@ waiting for a free connection included (no coordinated omission).
 
 {inputs.HELP}"""
 
-DEFAULT_CONCURRENCY = "1:64:*2"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
@@ -50,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--concurrency",
         metavar="LEVELS",
-        help=f"closed loop: requests in flight (default: {DEFAULT_CONCURRENCY})",
+        help="closed loop: requests in flight (default: 1:64, times --processes)",
     )
     how.add_argument("--rate", metavar="LEVELS", help="open loop: requests a second")
     load.add_argument(
@@ -96,6 +94,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     options = _options(args)
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        raise CommandError("fastserve bench needs rich: pip install 'fastserve[bench]'") from None
     from fastserve.bench.fleet import Fleet
     from fastserve.bench.run import Bench
     from fastserve.cli.bench_screen import Screen
@@ -141,7 +143,9 @@ def _options(args: argparse.Namespace) -> Options:
     if is_open:
         levels = _levels("--rate", args.rate, whole=False) if args.rate else []
     else:
-        levels = _levels("--concurrency", args.concurrency or DEFAULT_CONCURRENCY, whole=True)
+        levels = _levels(
+            "--concurrency", args.concurrency or f"{args.processes}:{64 * args.processes}", whole=True
+        )
         if min(levels) < args.processes:
             raise CommandError(
                 f"--processes: got {args.processes}, more than the {min(levels):g} requests in flight"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -14,7 +15,7 @@ import pytest
 from own_client import OwnClient
 from scripted_server import Exchange, ScriptedServer, echo
 
-from fastserve.client import Input, Output, Retry
+from fastserve.client import AsyncClient, Client, Input, Output, Retry
 from fastserve.client.http_sync import HttpTransport
 from fastserve.errors import (
     DeadlineExceeded,
@@ -267,8 +268,6 @@ def test_a_connection_that_the_server_closed_is_not_used_again(form: str) -> Non
 
 
 async def _pass() -> None:
-    import asyncio
-
     await asyncio.sleep(0.01)
 
 
@@ -361,12 +360,8 @@ def test_a_passed_deadline_is_final(form: str) -> None:
         assert len(server.exchanges) == 1
 
 
-def test_waiting_for_a_connection_counts(form: str) -> None:
+def test_waiting_for_a_connection_counts() -> None:
     """One connection, taken by a request that is not answered: the other call's time passes in line."""
-    from fastserve.client import Client
-
-    if form == "asyncio":
-        pytest.skip("the semaphore is asyncio's own")
     with ScriptedServer(silent) as server, Client(server.url, binary=True, max_connections=1) as client:
 
         def infer_and_wait() -> None:
@@ -380,6 +375,23 @@ def test_waiting_for_a_connection_counts(form: str) -> None:
         with pytest.raises(DeadlineExceeded, match="all 1 connections are busy"):
             client.infer("m", X, timeout=0.05)
         blocked.join()
+
+
+async def test_waiting_for_a_connection_counts_in_asyncio() -> None:
+    heard = threading.Event()
+    with ScriptedServer(lambda _: heard.set()) as server:
+        await _second_in_line(server, heard)
+
+
+async def _second_in_line(server: ScriptedServer, heard: threading.Event) -> None:
+    async with AsyncClient(server.url, binary=True, max_connections=1) as client:
+        blocked = asyncio.create_task(client.infer("m", X, timeout=1.0))
+        assert await asyncio.to_thread(heard.wait, 5)
+        with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.05 s"):
+            await client.infer("m", X, timeout=0.05)
+        assert len(server.exchanges) == 1
+        with pytest.raises(DeadlineExceeded):
+            await blocked
 
 
 def test_an_early_refusal_of_a_large_body_is_heard(form: str) -> None:
@@ -405,7 +417,7 @@ def test_an_early_refusal_of_a_large_body_is_heard(form: str) -> None:
 
 
 def test_idle_connections_are_dropped_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastserve.client import Client, http_sync
+    from fastserve.client import http_sync
 
     with ScriptedServer(echo) as server, Client(server.url, binary=True) as client:
         client.infer("m", X)
