@@ -286,15 +286,16 @@ Nanos Http1Session::deadline() const {
   return s.now + s.limits.idle_timeout_ns;
 }
 
-void Http1Session::expire(Nanos now) {
+bool Http1Session::expire(Nanos now) {
   State& s = *state_;
-  if (now < deadline()) return;
+  if (now < deadline()) return false;
   if (s.receiving || s.parser.in_message()) {
     s.refuse(408, s.receiving ? "timed out waiting for the request body"
                               : "timed out waiting for the request head");
   } else {
     s.close();
   }
+  return true;
 }
 
 }  // namespace fastserve

@@ -96,7 +96,7 @@ class Http1Session {
   // When expire() is to be called; kNever while the front end works on a request.
   Nanos deadline() const;
   // Does nothing when deadline() > now. Idle: want_close(). Within a head or body: 408 and want_close().
-  void expire(Nanos now);
+  bool expire(Nanos now);  // true: the deadline had passed
 
  private:
   struct State;

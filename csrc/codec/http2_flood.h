@@ -33,8 +33,9 @@ struct Http2Limits {
   std::int64_t reset_per_s = 33;
   std::int64_t control_burst = 100;  // PING, SETTINGS, PRIORITY, empty, unknown (and GOAWAY): a bucket each
   std::int64_t control_per_s = 10;
-  // WINDOW_UPDATE: gRPC clients send a few per call and per message, so calls and answers earn them (credit); this is the rest.
-  std::int64_t window_update_burst = 2000;
+  // WINDOW_UPDATE: gRPC clients send a few per call and per message, so calls and answers earn them (credit); this is the
+  // rest, and the most that can be earned ahead: those of some streams' answers that leave together.
+  std::int64_t window_update_burst = 10'000;
   std::int64_t window_update_per_s = 100;
   // Output that the peer does not take. write() stops pumping nghttp2 at this much in the WriteQueue; the front end stops
   // feeding while blocked().
@@ -87,12 +88,13 @@ class Http2FloodGuard {
   // An RST_STREAM left, whoever caused it.
   Http2Flood reset_sent(Nanos now) { return take(Http2Flood::kResetSent, now); }
   // HEADERS or DATA left: earns the peer one PING and ten WINDOW_UPDATEs. grpc-go probes its bandwidth with a PING for
-  // nearly every response, and gRPC's own servers forgive pings once they sent data. gRPC C++ answers each message of a
-  // stream with two WINDOW_UPDATEs of the stream and up to one of the connection; ten is what Envoy allows.
+  // nearly every response, and gRPC's own servers forgive pings once they sent data. Ten is what Envoy allows.
   void useful_frame_sent() {
     bucket(Http2Flood::kPing).credit(1);
     bucket(Http2Flood::kWindowUpdate).credit(10);
   }
+  // A message was queued; many may leave in one DATA frame. gRPC C++ sends up to three WINDOW_UPDATEs for each that it reads.
+  void message_queued() { bucket(Http2Flood::kWindowUpdate).credit(3); }
 
  private:
   static constexpr std::size_t kPrefaceBytes = 24;

@@ -56,6 +56,7 @@ void Http2Session::send_message(StreamId id, OutMessage&& message) {
   Http2Stream* stream = core_->find(id);
   if (stream == nullptr || stream->ended || stream->reset) return message.clear();
   stream->push(std::move(message));
+  core_->guard.message_queued();
   nghttp2_session_resume_data(core_->session,
                               id);  // fails when the head is not out yet: then there is nothing to resume
 }
@@ -129,6 +130,8 @@ bool Http2Session::want_write() const { return nghttp2_session_want_write(core_-
 bool Http2Session::want_close() const {
   return !want_write() && (core_->failed || nghttp2_session_want_read(core_->session) == 0);
 }
+
+Status Http2Session::status() const { return core_->status(); }
 
 std::size_t Http2Session::open_streams() const { return core_->announced; }
 

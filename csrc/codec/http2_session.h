@@ -139,6 +139,9 @@ class Http2Session {
   // Nothing more to say and nothing to hear: close once the WriteQueue is empty.
   bool want_close() const;
 
+  Status status()
+      const;  // as feed() gave it; not OK also when write() found the limit (too many RST_STREAMs of ours)
+
   std::size_t open_streams() const;  // on_request called, on_closed not yet
   // The front end's own pointer per stream; nullptr at first and for closed streams.
   void* stream_data(StreamId stream) const;

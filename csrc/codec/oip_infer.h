@@ -16,7 +16,7 @@ namespace fastserve {
 
 inline constexpr std::size_t kMaxInputs = 64;
 inline constexpr std::size_t kMaxRequestedOutputs = 256;
-inline constexpr std::size_t kMaxParameters = 64;  // of one request, one input or one output
+inline constexpr std::size_t kMaxParameters = 64;  // of one request; others are looked at and not kept
 
 // Decodes a ModelInferRequest (without the gRPC prefix) into `out`, which must be fresh or reset():
 //   model_name, model_version, id             views into `message`

@@ -20,6 +20,7 @@ inline constexpr int kRestJsonDepth = 32;
 inline constexpr int kRestJsonKeys = 1000;           // in the whole document
 inline constexpr std::size_t kRestNumberChars = 64;  // length of one number
 inline constexpr std::size_t kRestInputs = 64;       // inputs, and outputs
+inline constexpr std::size_t kRestParameters = 64;   // of the request
 
 enum class RestForm : std::uint8_t {
   kJson,  // inputs are complete

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "codec/json_tensor.h"
+#include "codec/rest_infer.h"
 
 namespace fastserve {
 namespace {
@@ -100,6 +101,10 @@ Status read_request_parameter(JsonReader& reader, std::string_view name, Request
   }
   if (name.starts_with(kReservedPrefix) && name != "triton_enable_empty_final_response") {
     return invalid_argument(field() + ": parameter keys starting with 'triton_' are reserved");
+  }
+  if (out.parameters.size() == kRestParameters) {
+    return invalid_argument("parameters: got more than " + std::to_string(kRestParameters) + ", want " +
+                            std::to_string(kRestParameters) + " or fewer");
   }
   Parameter& parameter = out.parameters.emplace_back();
   parameter.name = name;

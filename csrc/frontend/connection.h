@@ -37,7 +37,7 @@ class Connection {
     receive_tls(bytes, now);
   }
   void input_ended();
-  void check_time(Nanos now);
+  bool check_time(Nanos now);
 
   // Bytes of the protocol. Calls that became complete were submitted or stand in the loop's cold list afterwards.
   virtual void feed(std::span<const std::byte> bytes, Nanos now) = 0;
@@ -46,7 +46,8 @@ class Connection {
   // The final response of a call of this connection: encodes it.
   virtual void deliver(Call& call, Nanos now) = 0;
   virtual void shutdown() = 0;  // drain: no new calls, what is in is answered
-  virtual void tick(Nanos) {}   // about once a second: time-outs
+  // About once a second: time-outs. True when something passed, so that there may be output.
+  virtual bool tick(Nanos) { return false; }
   virtual bool wants_input() const = 0;
 
   // Moves frames to the write queue and as much of it to the socket as that takes. True when the driver must look: see below.

@@ -25,12 +25,14 @@ void Connection::input_ended() {
   note_tls();
 }
 
-void Connection::check_time(Nanos now) {
+bool Connection::check_time(Nanos now) {
+  bool passed = false;
   if (tls_ != nullptr) {
     tls_->session.expire(now);
     note_tls();
+    passed = tls_->session.failed();
   }
-  tick(now);
+  return tick(now) || passed;
 }
 
 // After anything that may have changed the state of the TLS session.

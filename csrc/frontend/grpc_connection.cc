@@ -37,7 +37,9 @@ void copy_metadata(const Http2Head& head, Call& call) {
 GrpcConnection::GrpcConnection(IoLoop& loop, int fd, void* driver)
     : Connection(loop, fd, driver), session_(*this, limits_of(loop.limits())) {}
 
-GrpcConnection::~GrpcConnection() = default;
+GrpcConnection::~GrpcConnection() {
+  if (const Status status = session_.status(); !status.is_ok()) loop_.count_refused(status.code());
+}
 
 void GrpcConnection::feed(std::span<const std::byte> bytes, Nanos now) {
   now_ = now;
@@ -254,17 +256,21 @@ void GrpcConnection::shutdown() {
   for (const auto& stream : streams_) stream->drain();
 }
 
-void GrpcConnection::tick(Nanos now) {
+bool GrpcConnection::tick(Nanos now) {
   for (const auto& stream : streams_) stream->tick(now);
   const IoLimits& limits = loop_.limits();
   if (pinged_ <= now_) pinged_ = 0;  // the peer was heard since
-  if (!wants_input()) return;
+  if (!wants_input()) return !streams_.empty();
   if (pinged_ == 0 && now - now_ >= limits.keepalive_time_ns) {
     pinged_ = now;
     session_.ping();
-  } else if (pinged_ != 0 && now - pinged_ >= limits.keepalive_timeout_ns) {
-    failed_ = true;
+    return true;
   }
+  if (pinged_ != 0 && now - pinged_ >= limits.keepalive_timeout_ns) {
+    failed_ = true;
+    return true;
+  }
+  return !streams_.empty();
 }
 
 void GrpcConnection::refuse(Call& call, const Status& status) {

@@ -22,7 +22,7 @@ class GrpcConnection final : public Connection, private Http2Events {
   void end_of_input() override { input_ended_ = true; }
   void deliver(Call& call, Nanos now) override;
   void shutdown() override;
-  void tick(Nanos now) override;  // deadlines of streams, and whether a silent peer is still there
+  bool tick(Nanos now) override;  // deadlines of streams, and whether a silent peer is still there
   bool wants_input() const override { return !session_.blocked(); }
 
   // Cold calls.

@@ -13,7 +13,7 @@ class Http1Rest final : public RestSession, private Http1Events {
   void feed(std::span<const std::byte> bytes, Nanos now) override;
   void end_of_input() override;
   void shutdown() override { session_.close_after_response(); }
-  void tick(Nanos now) override { session_.expire(now); }
+  bool tick(Nanos now) override { return session_.expire(now); }
   bool wants_input() const override { return session_.wants_input(); }
   void write(WriteQueue& out) override { session_.write(out); }
   bool done() const override { return session_.want_close(); }

@@ -66,6 +66,10 @@ class ResponseHead {
 Http2Rest::Http2Rest(IoLoop& loop, HttpConnection& connection)
     : RestSession(loop, connection), session_(*this, limits_of(loop.limits())) {}
 
+Http2Rest::~Http2Rest() {
+  if (const Status status = session_.status(); !status.is_ok()) loop_.count_refused(status.code());
+}
+
 void Http2Rest::feed(std::span<const std::byte> bytes, Nanos now) {
   now_ = now;
   if (!session_.feed(bytes, now).is_ok()) failed_ = true;
@@ -202,21 +206,23 @@ void Http2Rest::abort(Call& call) {
 }
 
 // HTTP/1.1's timeouts, by the connection's last bytes: an idle one is closed, bodies that stopped coming are answered 408.
-void Http2Rest::tick(Nanos now) {
+bool Http2Rest::tick(Nanos now) {
   const Http1Limits limits;
   const Nanos quiet = now - now_;
   if (connection_.calls().empty()) {
-    if (quiet < limits.idle_timeout_ns) return;
+    if (quiet < limits.idle_timeout_ns) return false;
     session_.shutdown();
-    return session_.shutdown();  // the peer may not answer the first one
+    session_.shutdown();  // the peer may not answer the first one
+    return true;
   }
-  if (quiet < limits.body_timeout_ns) return;
+  if (quiet < limits.body_timeout_ns) return false;
   for (Call* call : connection_.calls()) {
     const bool receiving = call->stream_open && !call->in_engine && !call->in_loop && !call->answered;
     if (receiving) {
       refuse(*call, {408, Code::kDeadlineExceeded, "timed out waiting for the request body"});
     }
   }
+  return true;
 }
 
 }  // namespace fastserve

@@ -10,11 +10,12 @@ namespace fastserve {
 class Http2Rest final : public RestSession, private Http2Events {
  public:
   Http2Rest(IoLoop& loop, HttpConnection& connection);
+  ~Http2Rest() override;
 
   void feed(std::span<const std::byte> bytes, Nanos now) override;
   void end_of_input() override { input_ended_ = true; }  // a client that closes its side is gone
   void shutdown() override { session_.shutdown(); }
-  void tick(Nanos now) override;
+  bool tick(Nanos now) override;
   bool wants_input() const override { return !session_.blocked(); }
   void write(WriteQueue& out) override { session_.write(out); }
   bool done() const override { return failed_ || input_ended_ || session_.want_close(); }

@@ -58,11 +58,11 @@ void HttpConnection::end_of_input() {
 }
 
 // A client that stops within the preface gets no more time than one that stops within a request's head.
-void HttpConnection::tick(Nanos now) {
+bool HttpConnection::tick(Nanos now) {
   if (preface_bytes_ != 0 && now - first_byte_at_ >= Http1Limits{}.head_timeout_ns) {
     settle_for_http1(first_byte_at_);
   }
-  session_->tick(now);
+  return session_->tick(now);
 }
 
 void HttpConnection::deliver(Call& call, Nanos now) {

@@ -19,7 +19,7 @@ class HttpConnection final : public Connection {
   void end_of_input() override;
   void deliver(Call& call, Nanos now) override;
   void shutdown() override { session_->shutdown(); }
-  void tick(Nanos now) override;
+  bool tick(Nanos now) override;
   bool wants_input() const override { return session_->wants_input(); }
 
   // Cold calls.

@@ -158,8 +158,7 @@ void IoLoop::tick() {
   enter();
   const Nanos now = monotonic_now();
   for (const auto& connection : connections_) {
-    connection->check_time(now);
-    mark_dirty(*connection);
+    if (connection->check_time(now)) mark_dirty(*connection);
   }
   pass_window_ = (pass_window_ + 1) % kPassWindows;
   longest_passes_[pass_window_] = 0;

@@ -54,7 +54,8 @@ struct IoCounters {
   Tally http_accepted;
   Tally open_calls;
   Tally longest_pass_ns;  // of the last seconds: as long may a socket have waited for this thread
-  // Hot calls answered without having reached a model's queue and HTTP requests that could not be read, by status code;
+  // Hot calls answered without having reached a model's queue, HTTP requests that could not be read, and connections that a
+  // limit or a violation of HTTP/2 ended, by status code;
   // without those refused by a full queue, which the version's statistics have.
   std::array<Tally, 17> refused_by_code;
   Tally tls_handshakes;  // complete

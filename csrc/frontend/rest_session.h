@@ -23,8 +23,8 @@ class RestSession {
 
   virtual void feed(std::span<const std::byte> bytes, Nanos now) = 0;
   virtual void end_of_input() = 0;
-  virtual void shutdown() = 0;  // drain
-  virtual void tick(Nanos now) = 0;
+  virtual void shutdown() = 0;       // drain
+  virtual bool tick(Nanos now) = 0;  // see Connection
   virtual bool wants_input() const = 0;
   virtual void write(WriteQueue& out) = 0;
   virtual bool done() const = 0;  // nothing more will come
