@@ -56,6 +56,7 @@ VENDORS: tuple[VendorRule, ...] = (
         "backend/cuda*, memory/pinned*",
     ),
     VendorRule("nghttp2", r"nghttp2/", r"codec/http2[^/]*$", "codec/http2*"),
+    VendorRule("OpenSSL", r"openssl/", r"codec/tls[^/]*$", "codec/tls*"),
     VendorRule("Python", r"(Python\.h$|pybind11/|numpy/)", r"bind/", "bind"),
     # Not in the engine, which builds on a machine without any network library.
     VendorRule("llhttp", r"llhttp\.h$", r"(codec|frontend)/", "codec, frontend"),

@@ -20,9 +20,11 @@ struct Http1Limits {
   std::size_t chunks = 65'536;                // per request; one-byte chunks cost CPU, not memory: 413
   std::size_t chunk_extension_bytes = 256;    // per request, names and values: 400
   std::size_t held_bytes = 256 * 1024;        // pipelined input kept unparsed until wants_input() turns false
-  Nanos head_timeout_ns = 10 * kSecond;       // first byte of a request to the end of its head: 408
-  Nanos body_timeout_ns = 30 * kSecond;       // between two pieces of a body: 408
-  Nanos idle_timeout_ns = 120 * kSecond;      // between requests: closed without a word
+  // Answers that the client does not read: from this on no further request is looked at until it does.
+  std::size_t write_high_water_bytes = 1024 * 1024;
+  Nanos head_timeout_ns = 10 * kSecond;   // first byte of a request to the end of its head: 408
+  Nanos body_timeout_ns = 30 * kSecond;   // between two pieces of a body: 408
+  Nanos idle_timeout_ns = 120 * kSecond;  // between requests: closed without a word
 };
 
 struct Http1Header {

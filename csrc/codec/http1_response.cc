@@ -119,6 +119,7 @@ void Http1Response::begin_exchange(const Http1Exchange& exchange) {
 }
 
 OutMessage& Http1Response::append() {
+  earlier_bytes_ = pending_bytes();
   if (used_ == messages_.size()) messages_.emplace_back();
   return messages_[used_++];
 }

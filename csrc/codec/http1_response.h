@@ -37,6 +37,7 @@ class Http1Response {
 
   void write(WriteQueue& queue);
   bool pending() const { return used_ != 0; }
+  std::size_t pending_bytes() const { return used_ == 0 ? 0 : earlier_bytes_ + messages_[used_ - 1].bytes(); }
 
  private:
   enum class Framing : std::uint8_t { kNone, kLength, kChunked, kUntilClose };
@@ -59,6 +60,7 @@ class Http1Response {
   // The first used_ are pending; the rest keeps capacities for the next ones.
   std::vector<OutMessage> messages_;
   std::size_t used_ = 0;
+  std::size_t earlier_bytes_ = 0;  // of the pending ones before the last
 };
 
 // The whole number that `text` is, nullopt for anything else.

@@ -46,12 +46,17 @@ struct Http1Session::State final : Http1ParserEvents {
   }
   // The open request is complete and waits for its answer: nothing is parsed meanwhile.
   bool waiting() const { return open && !receiving; }
+  // The client has to read before its next request is looked at.
+  bool full() const {
+    return !parser.in_message() && queued_bytes + response.pending_bytes() >= limits.write_high_water_bytes;
+  }
 
   Http1Events& events;
   const Http1Limits limits;
   Http1Parser parser;
   Http1Response response;
 
+  std::size_t queued_bytes = 0;  // in the WriteQueue, at the last write()
   ByteBuffer held;
   std::size_t held_at = 0;
 
@@ -142,7 +147,7 @@ void Http1Session::State::refuse(int status, std::string_view reason) {
 }
 
 Status Http1Session::State::run(std::span<const std::byte>& input) {
-  while (!closing && !waiting() && !input.empty()) {
+  while (!closing && !waiting() && !full() && !input.empty()) {
     if (!parser.in_message()) head_started = now;
     switch (parser.parse(input)) {
       case Http1Parser::Step::kMore:
@@ -179,7 +184,7 @@ Status Http1Session::State::run_held() {
 
 // The client sent FIN and everything that can be parsed was.
 void Http1Session::State::no_more_input() {
-  if (closing || waiting()) return;
+  if (closing || waiting() || (full() && held_bytes() != 0)) return;
   const bool unanswered = open;
   close();
   if (unanswered) events.on_error(0, "the client closed the connection in the middle of a request");
@@ -225,7 +230,7 @@ void Http1Session::end_of_input() {
 
 bool Http1Session::wants_input() const {
   const State& s = *state_;
-  return !s.closing && !s.end_seen && s.held_bytes() < s.limits.held_bytes;
+  return !s.closing && !s.end_seen && !s.full() && s.held_bytes() < s.limits.held_bytes;
 }
 
 void Http1Session::respond(int status, std::span<const Http1Header> headers, OutMessage&& body) {
@@ -274,7 +279,16 @@ void Http1Session::close_after_response() {
   if (!s.open && !s.receiving && !s.parser.in_message()) s.close();
 }
 
-void Http1Session::write(WriteQueue& queue) { state_->response.write(queue); }
+void Http1Session::write(WriteQueue& queue) {
+  state_->response.write(queue);
+  state_->queued_bytes = queue.bytes();
+}
+
+bool Http1Session::can_resume() const {
+  const State& s = *state_;
+  return !s.closing && !s.waiting() && !s.full() && s.held_bytes() != 0;
+}
+
 bool Http1Session::has_output() const { return state_->response.pending(); }
 bool Http1Session::want_close() const { return state_->closing && !state_->response.pending(); }
 

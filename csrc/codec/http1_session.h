@@ -86,8 +86,10 @@ class Http1Session {
   void
   close_after_response();  // drain: the next response (or nothing, when idle) is the last; says Connection: close
 
-  // Moves what is to be sent behind what the queue holds.
+  // Moves what is to be sent behind what the queue holds; how much that is says whether requests have to wait
+  // (write_high_water_bytes): call it again when the queue has drained.
   void write(WriteQueue& queue);
+  bool can_resume() const;  // requests that were held back could go on: resume(), then write() again
   bool has_output() const;
   // Everything was given to write() and the connection ends there: close when the WriteQueue is empty. The client may still
   // be sending (413): shut the sending side down and read on for a moment, or the reset eats the answer.

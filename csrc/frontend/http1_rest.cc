@@ -106,6 +106,14 @@ void Http1Rest::answer(Call& call, RestAnswer& answer, Nanos now) {
   resume(now);
 }
 
+void Http1Rest::write(WriteQueue& out) {
+  session_.write(out);
+  while (!parsing_ && session_.can_resume()) {
+    resume(monotonic_now());
+    session_.write(out);
+  }
+}
+
 void Http1Rest::resume(Nanos now) {
   if (parsing_) return;
   parsing_ = true;

@@ -15,7 +15,7 @@ class Http1Rest final : public RestSession, private Http1Events {
   void shutdown() override { session_.close_after_response(); }
   bool tick(Nanos now) override { return session_.expire(now); }
   bool wants_input() const override { return session_.wants_input(); }
-  void write(WriteQueue& out) override { session_.write(out); }
+  void write(WriteQueue& out) override;
   bool done() const override { return session_.want_close(); }
   bool lingers() const override { return lingers_; }
 

@@ -46,7 +46,7 @@ void erase_from(std::vector<T*>& list, const T* item) {
 
 }  // namespace
 
-IoLoop::IoLoop(Engine& engine, IoLimits limits)
+IoLoop::IoLoop(Engine& engine, const IoLimits& limits)
     : engine_(engine),
       limits_(limits),
       completions_(CompletionQueue::Wake::kEventFd),
@@ -296,7 +296,7 @@ void IoLoop::let_go(Call& call) {
 Status IoLoop::submit(Call& call) {
   // Bytes of a pipelined request came before its turn did.
   call.request.times.complete = std::max(received_at_, call.request.times.received);
-  const Status status = submitter_.submit(call.request);
+  Status status = submitter_.submit(call.request);
   refusal_counted_ = submitter_.refusal_counted();
   if (!status.is_ok()) return status;
   call.in_engine = true;

@@ -65,7 +65,7 @@ struct IoCounters {
 
 class IoLoop final : public ColdPort {
  public:
-  IoLoop(Engine& engine, IoLimits limits);
+  IoLoop(Engine& engine, const IoLimits& limits);
   ~IoLoop();  // closes all connections, waits for the calls that the engine still has
   IoLoop(const IoLoop&) = delete;
   IoLoop& operator=(const IoLoop&) = delete;

@@ -37,7 +37,7 @@ std::system_error from_errno(const char* what) { return {errno, std::generic_cat
 
 }  // namespace
 
-IoThread::IoThread(Engine& engine, IoLimits limits, ColdQueue& cold, OnAccept on_accept,
+IoThread::IoThread(Engine& engine, const IoLimits& limits, ColdQueue& cold, OnAccept on_accept,
                    const std::string& name)
     : cold_(cold),
       on_accept_(std::move(on_accept)),

@@ -33,7 +33,8 @@ class IoThread {
   using OnAccept = std::function<void(Protocol, UniqueFd)>;
 
   // Starts the thread. Borrows engine and cold queue. Throws std::system_error.
-  IoThread(Engine& engine, IoLimits limits, ColdQueue& cold, OnAccept on_accept, const std::string& name);
+  IoThread(Engine& engine, const IoLimits& limits, ColdQueue& cold, OnAccept on_accept,
+           const std::string& name);
   ~IoThread();  // ends the thread: closes what is open, waits for the calls that the engine still has
   IoThread(const IoThread&) = delete;
   IoThread& operator=(const IoThread&) = delete;

@@ -5,7 +5,7 @@
 
 namespace fastserve {
 
-IoThreads::IoThreads(Engine& engine, IoLimits limits, int count) {
+IoThreads::IoThreads(Engine& engine, const IoLimits& limits, int count) {
   for (int i = 0; i < count; ++i) {
     threads_.push_back(std::make_unique<IoThread>(
         engine, limits, cold_,

@@ -12,7 +12,7 @@ namespace fastserve {
 
 class IoThreads {
  public:
-  IoThreads(Engine& engine, IoLimits limits, int count);  // count >= 1; throws std::system_error
+  IoThreads(Engine& engine, const IoLimits& limits, int count);  // count >= 1; throws std::system_error
   ~IoThreads();
   IoThreads(const IoThreads&) = delete;
   IoThreads& operator=(const IoThreads&) = delete;

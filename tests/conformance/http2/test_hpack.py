@@ -8,6 +8,7 @@ import pytest
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from http2_expect import Cases, Expect, answered, connection_error, parametrized
+from http2_frames import Code as Http2Code
 from http2_frames import (
     Peer,
     Target,
@@ -20,7 +21,6 @@ from http2_frames import (
     table_size,
     without,
 )
-from http2_frames import Code as Http2Code
 
 BROKEN = connection_error(Http2Code.COMPRESSION_ERROR)
 STATIC = 61  # entries of the static table
@@ -80,7 +80,9 @@ STRINGS: Cases = {
     "a literal without a name": (with_block(b"\x00"), BROKEN),
     "an empty value": (with_block(literal(b"x-a", b"")), answered()),
     "Huffman": (
-        with_block(b"\x00" + string(huffman(b"x-name"), huffman=True) + string(huffman(b"a value"), huffman=True)),
+        with_block(
+            b"\x00" + string(huffman(b"x-name"), huffman=True) + string(huffman(b"a value"), huffman=True)
+        ),
         answered(),
     ),
     "Huffman, every byte that a value may have": (
@@ -106,7 +108,9 @@ STRINGS: Cases = {
         BROKEN,
     ),
     "Huffman with EOS within": (
-        with_block(b"\x00" + string(b"x-a") + string(huffman(b"ab") + b"\xff\xff\xff\xfc" + b"\x1f", huffman=True)),
+        with_block(
+            b"\x00" + string(b"x-a") + string(huffman(b"ab") + b"\xff\xff\xff\xfc" + b"\x1f", huffman=True)
+        ),
         BROKEN,
     ),
     "Huffman in a name with EOS": (
@@ -169,7 +173,10 @@ SIZES: Cases = {
     ),
     "the oldest is gone": (with_block(entries(3, 100) + indexed(STATIC + 3), table_size(200)), BROKEN),
     "an entry larger than the table empties it": (
-        with_block(entries(1, 50) + literal(b"x-large", b"v" * 200, store=True) + indexed(STATIC + 1), table_size(100)),
+        with_block(
+            entries(1, 50) + literal(b"x-large", b"v" * 200, store=True) + indexed(STATIC + 1),
+            table_size(100),
+        ),
         BROKEN,
     ),
     "an entry larger than the table is a field all the same": (
@@ -181,7 +188,7 @@ SIZES: Cases = {
 
 @parametrized(INTEGERS)
 def test_5_1_integers(peer: Peer, target: Target, send: Any, expect: Expect) -> None:
-    """"Integer encodings that exceed implementation limits -- in value or octet length -- MUST be treated as decoding
+    """ "Integer encodings that exceed implementation limits -- in value or octet length -- MUST be treated as decoding
     errors"."""
     peer.send(send(target))
     expect(peer)
@@ -230,7 +237,8 @@ def test_2_3_2_a_table_for_all_streams(peer: Peer, target: Target) -> None:
     """Every field of the second request is a reference into what the first has stored; 50 streams use it."""
     count = len(target.fields)
     peer.send(
-        headers(1, b"".join(literal(*f, store=True) for f in target.fields)), data(1, target.content, end=True)
+        headers(1, b"".join(literal(*f, store=True) for f in target.fields)),
+        data(1, target.content, end=True),
     )
     references = b"".join(indexed(STATIC + count - n) for n in range(count))
     for stream in range(3, 103, 2):
@@ -241,7 +249,9 @@ def test_2_3_2_a_table_for_all_streams(peer: Peer, target: Target) -> None:
 def test_2_2_a_table_for_each_connection(target: Target) -> None:
     """What one connection has stored is no entry of another."""
     with target.peer() as one, target.peer() as other:
-        one.send(headers(1, target.head + literal(b"x-a", b"1", store=True)), data(1, target.content, end=True))
+        one.send(
+            headers(1, target.head + literal(b"x-a", b"1", store=True)), data(1, target.content, end=True)
+        )
         one.expect_answer(1)
         other.send(headers(1, target.head + indexed(STATIC + 1)))
         BROKEN(other)

@@ -171,6 +171,54 @@ TEST(Http1Session, StopsReadingWhileMuchIsHeld) {
   EXPECT_EQ(r.requests[1].body, std::string(64, 'b'));
 }
 
+// A client that sends and does not read: its answers pile up to the limit and one more.
+TEST(Http1Session, LooksAtNoFurtherRequestWhileAnswersAreNotRead) {
+  Http1Limits limits;
+  limits.write_high_water_bytes = 500;
+  Http1Recorder r(limits);
+  r.answer_at_end = true;
+  std::string want;
+  std::string input;
+  for (int i = 1; i <= 20; ++i) {
+    input += post(std::string(200, 'x'));
+    want += reply(std::to_string(i) + ":" + std::string(200, 'x'));
+  }
+  ASSERT_TRUE(r.feed(input).is_ok());
+  const std::size_t first = r.requests.size();
+  EXPECT_GE(first, 2U);
+  EXPECT_LE(first, 4U);
+  EXPECT_FALSE(r.session.wants_input());
+  EXPECT_FALSE(r.session.can_resume());
+  ASSERT_TRUE(r.session.resume(0).is_ok());
+  EXPECT_EQ(r.requests.size(), first);
+  r.session.end_of_input();  // what came whole is answered all the same
+  EXPECT_FALSE(r.session.want_close());
+  std::string sent = r.sent();  // written, and read by the client
+  for (int rounds = 0; rounds < 20 && !r.session.want_close(); ++rounds) {
+    sent += r.sent();  // with an empty queue: tells the session
+    ASSERT_TRUE(r.session.can_resume());
+    ASSERT_TRUE(r.session.resume(0).is_ok());
+    sent += r.sent();
+  }
+  EXPECT_EQ(r.requests.size(), 20U);
+  EXPECT_EQ(sent, want);
+  EXPECT_TRUE(r.session.want_close());
+}
+
+TEST(Http1Session, AHalfReadRequestGoesOnWhileAnswersAreNotRead) {
+  Http1Limits limits;
+  limits.write_high_water_bytes = 100;
+  Http1Recorder r(limits);
+  const std::string second = post(std::string(300, 'y'));
+  ASSERT_TRUE(r.feed(std::string(kGet)).is_ok());
+  r.answer();
+  r.session.write(r.queue);
+  ASSERT_TRUE(r.feed(second.substr(0, 50)).is_ok());
+  ASSERT_TRUE(r.feed(second.substr(50)).is_ok());
+  r.answer();
+  EXPECT_EQ(r.sent(), reply("1:") + reply("2:" + std::string(300, 'y')));
+}
+
 TEST(Http1Session, TakesAnyCutOfTheInput) {
   const std::string input = post("hello", "X-Long: " + std::string(300, 'v') + "\r\nX-None: \r\n") +
                             std::string(kGet) +

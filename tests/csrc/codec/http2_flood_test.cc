@@ -61,7 +61,8 @@ std::string frame(std::uint8_t type, std::uint8_t flags, std::size_t size) {
 constexpr std::size_t kPreface = 24;
 
 // How many frames pass before the guard objects, fed in pieces of `cut` bytes.
-std::size_t frames_until(Http2Flood want, const std::string& one, std::size_t cut, std::size_t most = 5000) {
+std::size_t frames_until(Http2Flood want, const std::string& one, std::size_t cut,
+                         std::size_t most = 20'000) {
   Http2FloodGuard guard(Http2Limits{});
   const std::string preface(kPreface, 'p');
   EXPECT_EQ(guard.scan(std::as_bytes(std::span(preface)), 0), Http2Flood::kNone);
@@ -127,9 +128,9 @@ TEST(Http2FloodGuard, PriorityIsOfAStream) {
 }
 
 TEST(Http2FloodGuard, UsefulFramesAreFree) {
-  EXPECT_EQ(frames_until(Http2Flood::kNone, frame(0, 0, 1), 1000), 5000U);   // one byte of DATA
-  EXPECT_EQ(frames_until(Http2Flood::kNone, frame(0, 1, 0), 1000), 5000U);   // END_STREAM
-  EXPECT_EQ(frames_until(Http2Flood::kNone, frame(1, 5, 20), 1000), 5000U);  // requests
+  EXPECT_EQ(frames_until(Http2Flood::kNone, frame(0, 0, 1), 1000), 20'000U);   // one byte of DATA
+  EXPECT_EQ(frames_until(Http2Flood::kNone, frame(0, 1, 0), 1000), 20'000U);   // END_STREAM
+  EXPECT_EQ(frames_until(Http2Flood::kNone, frame(1, 5, 20), 1000), 20'000U);  // requests
 }
 
 // grpc-go answers nearly every response with a PING, gRPC C++ each message of a stream with three WINDOW_UPDATEs.
@@ -143,6 +144,20 @@ TEST(Http2FloodGuard, AnswersEarnPings) {
     guard.useful_frame_sent();
     ASSERT_EQ(guard.scan(std::as_bytes(std::span(ping)), 0), Http2Flood::kNone);
     for (int n = 0; n < 10; ++n) {
+      ASSERT_EQ(guard.scan(std::as_bytes(std::span(update)), 0), Http2Flood::kNone);
+    }
+  }
+}
+
+// The answers of a stream leave many in a DATA frame, and are acknowledged one by one.
+TEST(Http2FloodGuard, MessagesEarnWindowUpdates) {
+  Http2FloodGuard guard(Http2Limits{});
+  const std::string preface(kPreface, 'p');
+  EXPECT_EQ(guard.scan(std::as_bytes(std::span(preface)), 0), Http2Flood::kNone);
+  const std::string update = frame(8, 0, 4);
+  for (int i = 0; i < 10000; ++i) {
+    guard.message_queued();
+    for (int n = 0; n < 3; ++n) {
       ASSERT_EQ(guard.scan(std::as_bytes(std::span(update)), 0), Http2Flood::kNone);
     }
   }
