@@ -648,6 +648,7 @@ cdef class IoLoop(_Answering):
     cdef set _protocols
     cdef object _receive
     cdef void* _receive_data
+    cdef bint _dispatching
     cdef readonly int event_fd
 
     def __cinit__(self, engine, *, on_grpc_call, on_http_call, size_t max_message_bytes=64 << 20,
@@ -710,8 +711,9 @@ cdef class IoLoop(_Answering):
             with nogil:
                 del loop
 
+    # An answer may have begun the next request of its connection, which is cold as well (pipelining).
     cdef void _after_answer(self):
-        self._attend()
+        self._after_pass()
 
     cdef void _attend(self):
         cdef vector[Connection*] list_
@@ -725,17 +727,29 @@ cdef class IoLoop(_Answering):
             list_ = self._loop.take_attention()
 
     cdef void _after_pass(self):
+        if self._dispatching:  # a call that is answered at once: the one who dispatches goes on
+            return
+        self._dispatching = True
+        while self._loop != NULL and self._hand_over():
+            pass
+        self._dispatching = False
+
+    # What the last passes left; whether there was any.
+    cdef bint _hand_over(self):
+        cdef bint any_ = False
         cdef Call* call
         cdef ColdMessage message
-        if self._loop == NULL:
-            return
         for call in self._loop.take_cold():
+            any_ = True
             self._dispatch(call, self._loop)
         for message in self._loop.take_cold_messages():
+            any_ = True
             self._message(message.call, message.bytes, message.half_close)
         for call in self._loop.take_cancelled():
+            any_ = True
             self._cancelled(call)
         self._attend()
+        return any_
 
 
 cdef class IoThreads(_Answering):

@@ -74,6 +74,9 @@ int on_frame_recv(nghttp2_session*, const nghttp2_frame* frame, void* user_data)
         core.flood(core.guard.padding_only(core.now));
       }
       break;
+    case NGHTTP2_SETTINGS:
+      core.greeted = true;
+      break;
     case NGHTTP2_PING:
       if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 && core.drain == Core::Drain::kNoticed &&
           std::equal(kDrainPing.begin(), kDrainPing.end(), frame->ping.opaque_data)) {

@@ -65,6 +65,7 @@ struct Http2Core {
   WriteQueue* out = nullptr;  // during write()
   bool blocked = false;
   bool failed = false;
+  bool greeted = false;
   Http2Error error = Http2Error::kNoError;
   std::string_view reason;  // a literal
   Drain drain = Drain::kNo;

@@ -133,6 +133,8 @@ bool Http2Session::want_close() const {
 
 Status Http2Session::status() const { return core_->status(); }
 
+bool Http2Session::greeted() const { return core_->greeted; }
+
 std::size_t Http2Session::open_streams() const { return core_->announced; }
 
 void* Http2Session::stream_data(StreamId id) const {

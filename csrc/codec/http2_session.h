@@ -142,6 +142,8 @@ class Http2Session {
   Status status()
       const;  // as feed() gave it; not OK also when write() found the limit (too many RST_STREAMs of ours)
 
+  bool greeted() const;  // the peer's preface is complete: its first SETTINGS came
+
   std::size_t open_streams() const;  // on_request called, on_closed not yet
   // The front end's own pointer per stream; nullptr at first and for closed streams.
   void* stream_data(StreamId stream) const;

@@ -260,6 +260,11 @@ bool GrpcConnection::tick(Nanos now) {
   for (const auto& stream : streams_) stream->tick(now);
   const IoLimits& limits = loop_.limits();
   if (pinged_ <= now_) pinged_ = 0;  // the peer was heard since
+  if (!session_.greeted() && now - opened_ >= limits.preface_timeout_ns) {
+    loop_.count_refused(Code::kDeadlineExceeded);
+    failed_ = true;
+    return true;
+  }
   if (!wants_input()) return !streams_.empty();
   if (pinged_ == 0 && now - now_ >= limits.keepalive_time_ns) {
     pinged_ = now;

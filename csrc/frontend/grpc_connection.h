@@ -18,7 +18,7 @@ class GrpcConnection final : public Connection, private Http2Events {
   ~GrpcConnection() override;
 
   void feed(std::span<const std::byte> bytes, Nanos now) override;
-  void opened(Nanos now) override { now_ = now; }
+  void opened(Nanos now) override { opened_ = now_ = now; }
   void end_of_input() override { input_ended_ = true; }
   void deliver(Call& call, Nanos now) override;
   void shutdown() override;
@@ -73,9 +73,10 @@ class GrpcConnection final : public Connection, private Http2Events {
   std::vector<GrpcStream*> with_work_;
   std::size_t stream_calls_ = 0;  // of calls_, those that are requests of open streams
   Http2Session session_;
-  ByteBuffer unpacked_;       // where messages are decompressed to
-  bool announced_ = false;    // the client knows which encodings we take
-  Nanos now_ = 0;             // of the current feed, which is the last sign of life
+  ByteBuffer unpacked_;     // where messages are decompressed to
+  bool announced_ = false;  // the client knows which encodings we take
+  Nanos now_ = 0;           // of the current feed, which is the last sign of life
+  Nanos opened_ = 0;
   Nanos pinged_ = 0;          // when we asked for one; 0: not since the last
   bool failed_ = false;       // the session refused its peer
   bool input_ended_ = false;  // the peer closed its side: a gRPC client that does is gone

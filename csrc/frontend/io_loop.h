@@ -34,6 +34,8 @@ struct IoLimits {
   std::uint32_t max_stream_requests =
       256;                        // requests in work of one ModelStreamInfer; more wait at the client
   bool compress_answers = false;  // gRPC: for every client that reads gzip or deflate
+  // What a gRPC client has for its preface, its first SETTINGS included (gRPC servers' default).
+  Nanos preface_timeout_ns = 120 * kSecond;
   // A gRPC peer that was silent for so long is sent a PING, and closed without an answer to it (gRPC servers' defaults).
   Nanos keepalive_time_ns = 7200 * kSecond;
   Nanos keepalive_timeout_ns = 20 * kSecond;

@@ -86,6 +86,14 @@ def test_pipelined_requests_are_answered_in_order(raw: Raw) -> None:
     assert [json.loads(content).get("id") for _, _, content in answers] == ["0", "1", None, "2"]
 
 
+def test_pipelined_cold_requests_do_not_wait_for_each_other(raw: Raw) -> None:
+    """Routes of the Python layer: the answer to one begins the next, without any event of the socket."""
+    started = time.monotonic()
+    raw.send(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n" * 20)
+    assert [raw.answer()[0] for _ in range(20)] == [200] * 20
+    assert time.monotonic() - started < 4  # a tick is a second
+
+
 def test_a_request_in_single_bytes(raw: Raw) -> None:
     raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for byte in post(INFER, body([1, 2, 3, 4], id="slow")):

@@ -130,7 +130,8 @@ def test_idle_connections_cost_little_and_go_without_a_trace(crowded: RunningSer
                 one.close()
             settled(crowded)
     assert max(used) <= IDLE_BYTES, f"bytes of a connection, round by round: {used}"
-    assert used[-1] - used[-2] <= 512, f"bytes of a connection, round by round: {used}"
+    # What is left behind would be left behind each time: about 12 KB, what a connection costs in the first round.
+    assert used[-1] - used[-2] <= 2048, f"bytes of a connection, round by round: {used}"
 
 
 # --- churn
@@ -273,7 +274,7 @@ def wide() -> Infer:
 
 def send_until_it_blocks(one: socket.socket, data: bytes, most: int) -> None:
     """Whole requests, until the server takes no more of them or `most` bytes are out."""
-    one.settimeout(1)
+    one.settimeout(0.3)
     sent = 0
     with contextlib.suppress(OSError):
         while sent < most:

@@ -234,7 +234,7 @@ class Peer:
         self.is_closed = False  # by the server
         self._buffer = bytearray()
         self._pings = 0
-        self._decoder = hpack.Decoder(max_header_list_size=1 << 24)
+        self.decoder = hpack.Decoder(max_header_list_size=1 << 24)
         self._blocks: dict[int, list[dict[str, str]]] = {}  # decoded header sections, per stream
         if hello is not None:
             self.send(hello)
@@ -286,7 +286,7 @@ class Peer:
     def _keep(self, received: Frame) -> None:
         if received.type == Type.HEADERS:
             assert received.flags & END_HEADERS, "our server needs no CONTINUATION"
-            decoded = {str(n): str(v) for n, v in self._decoder.decode(received.payload)}
+            decoded = {str(n): str(v) for n, v in self.decoder.decode(received.payload)}
             self._blocks.setdefault(received.stream, []).append(decoded)
         self.frames.append(received)
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from fastserve import _core, config
 from fastserve._io import GrpcCall, HttpCall, IoLoop, IoStatistics, IoThreads
+from fastserve.server.listeners import BACKLOG
 from fastserve.server.tls import Certificates
 
 OnGrpcCall = Callable[[GrpcCall], None]
@@ -80,10 +81,11 @@ class LoopDriver:
         self._loop.add_reader(self._io.event_fd, self._io.on_wake)
         for protocol, sockets in ((self._io.http_protocol, http), (self._io.grpc_protocol, grpc)):
             for sock in sockets:
+                # Both call listen() again, by default for 100 connections.
                 if sock.family == socket.AF_UNIX:
-                    server = await self._loop.create_unix_server(protocol, sock=sock)
+                    server = await self._loop.create_unix_server(protocol, sock=sock, backlog=BACKLOG)
                 else:
-                    server = await self._loop.create_server(protocol, sock=sock)
+                    server = await self._loop.create_server(protocol, sock=sock, backlog=BACKLOG)
                 self._servers.append(server)
         self._on_tick()
 

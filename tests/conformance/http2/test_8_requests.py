@@ -94,11 +94,6 @@ def test_8_1_message_framing(peer: Peer, target: Target, send: Any, expect: Expe
 # --- 8.1.1 content-length
 
 
-def length(text: bytes | None, extra: int = 0) -> bytes:
-    """A content-length of `text`, or of the body's own length + `extra`."""
-    return b"content-length", text  # type: ignore[return-value]
-
-
 def with_length(extra: int) -> Any:
     return lambda t: t.request(1, [*t.fields, (b"content-length", b"%d" % (len(t.content) + extra))])
 

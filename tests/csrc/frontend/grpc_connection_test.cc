@@ -352,6 +352,33 @@ TEST_F(GrpcConnectionTest, ASilentPeerIsAskedAndThenClosed) {
   EXPECT_GT(answering.client.pings, 0);
 }
 
+TEST_F(GrpcConnectionTest, APeerThatNeverGreetsIsClosed) {
+  IoLimits limits;
+  limits.preface_timeout_ns = 50 * kMillisecond;
+  IoLoop loop(engine_, limits);
+  Session greeting;
+  Session silent;
+  Session slow;
+  for (Session* each : {&greeting, &silent, &slow})
+    each->connection = loop.open_grpc(each->socket.server_fd(), nullptr);
+  loop.received(*greeting.connection, testing::bytes(greeting.client.take()));
+  const std::string preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+  const Nanos began = monotonic_now();
+  std::size_t sent = 0;
+  while (!(silent.connection->finished() && slow.connection->finished()) &&
+         monotonic_now() < began + 10 * kSecond) {
+    EXPECT_LT(sent, preface.size());
+    loop.received(*slow.connection, testing::bytes(preface.substr(sent++, 1)));  // a byte now and then
+    ::poll(nullptr, 0, 5);
+    loop.tick();
+  }
+  EXPECT_GE(monotonic_now() - began, limits.preface_timeout_ns);
+  EXPECT_TRUE(silent.connection->finished());
+  EXPECT_TRUE(slow.connection->finished());
+  EXPECT_FALSE(greeting.connection->finished());
+  EXPECT_EQ(loop.counters().refused_by_code[static_cast<std::size_t>(Code::kDeadlineExceeded)].get(), 2U);
+}
+
 TEST_F(GrpcConnectionTest, APeerThatSpeaksNoHttp2IsClosedEvenIfItReadsNothing) {
   const auto session = connect();
   loop_.received(*session->connection, testing::bytes("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));

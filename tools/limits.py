@@ -1,0 +1,459 @@
+"""Every limit that a client can meet: name, default, where it is set, what is said beyond it, and what counts it.
+
+    python tools/limits.py            the table of csrc/README.md, section Limits
+
+The list is checked: defaults against the sources that define them, the README against the list, and each row names its test
+(tests/tools/test_limits.py). How each behaves at limit - 1, limit, limit + 1: tests/conformance/test_limits.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What counts refusals, in short.
+REJECTED = "`fastserve_requests_rejected_total`"
+TLS_FAILURES = "`fastserve_tls_failures_total`"
+HELD = "none: nothing is refused, the client waits"
+LIBRARY = "none: libnghttp2 does it by itself"
+
+CALM = "GOAWAY ENHANCE_YOUR_CALM"
+HEAD, BODY = "csrc/codec/http1_head.h", "csrc/codec/rest_infer.h"
+FLOOD, IO = "csrc/codec/http2_flood.h", "csrc/frontend/io_loop.h"
+OIP, TREE = "csrc/codec/oip_infer.h", "python/fastserve/config/tree.py"
+LIMIT_TESTS = "tests/conformance/test_limits.py"
+
+
+@dataclass(frozen=True)
+class Limit:
+    what: str
+    name: str  # where it is defined: the constant or field
+    file: str
+    default: int  # bytes, a count, or seconds (`unit`)
+    beyond: str  # code and words
+    test: str
+    flag: str = ""
+    metric: str = REJECTED
+    unit: str = ""
+
+
+LIMITS: dict[str, list[Limit]] = {
+    "Both protocols": [
+        Limit(
+            "a REST body or gRPC message, also when it is unpacked",
+            "max_message_bytes",
+            TREE,
+            64 << 20,
+            "RESOURCE_EXHAUSTED, 413 `request body of N bytes, want M or fewer`",
+            LIMIT_TESTS,
+            "--max-message-bytes",
+            unit="bytes",
+        ),
+        Limit(
+            "requests waiting for a model",
+            "max_queue_requests",
+            TREE,
+            1024,
+            "UNAVAILABLE, 503 `Exceeds maximum queue size`",
+            "tests/conformance/test_load.py",
+            "--max-queue-requests",
+            metric='`nv_inference_request_failure{reason="REJECTED"}`',
+        ),
+        Limit(
+            "dimensions of a tensor",
+            "kMaxRank",
+            "csrc/tensor/shape.h",
+            16,
+            "INVALID_ARGUMENT, 400 `want 16 or fewer`",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "elements of a tensor",
+            "kMaxElements",
+            "csrc/tensor/shape.h",
+            1 << 40,
+            "INVALID_ARGUMENT, 400",
+            "tests/conformance/test_bad_input.py",
+        ),
+        Limit(
+            "streams of a connection, and calls of it in work",
+            "max_streams",
+            TREE,
+            1024,
+            "RST_STREAM REFUSED_STREAM; once our SETTINGS are acknowledged GOAWAY PROTOCOL_ERROR. Work of streams that were"
+            " reset counts: RESOURCE_EXHAUSTED, 503 `calls in work`",
+            "tests/conformance/http2/test_5_streams.py",
+            "--max-streams",
+            metric=f"{REJECTED} for calls in work; streams: {LIBRARY}",
+        ),
+        Limit(
+            "the handshake of TLS",
+            "handshake_timeout_s",
+            TREE,
+            10,
+            "closed",
+            "tests/conformance/test_tls.py",
+            "--tls-handshake-timeout",
+            TLS_FAILURES,
+            "s",
+        ),
+        Limit(
+            "bytes until the handshake of TLS is complete",
+            "handshake_bytes",
+            "csrc/codec/tls_session.h",
+            64 << 10,
+            "closed",
+            "tests/csrc/codec/tls_session_test.cc",
+            metric=TLS_FAILURES,
+            unit="bytes",
+        ),
+    ],
+    "gRPC": [
+        Limit(
+            "inputs of a request",
+            "kMaxInputs",
+            OIP,
+            64,
+            "INVALID_ARGUMENT `got more than 64 inputs`",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "requested outputs",
+            "kMaxRequestedOutputs",
+            OIP,
+            256,
+            "INVALID_ARGUMENT `got more than 256 outputs`",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "parameters of a request",
+            "kMaxParameters",
+            OIP,
+            64,
+            "INVALID_ARGUMENT `parameters: got more than 64`",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "digits of `grpc-timeout`",
+            "kMaxDigits",
+            "csrc/codec/grpc_framing.cc",
+            8,
+            "INVALID_ARGUMENT `want up to 8 digits`",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "requests in work of one ModelStreamInfer",
+            "max_stream_requests",
+            TREE,
+            256,
+            "the stream is held by flow control",
+            "tests/csrc/frontend/grpc_stream_test.cc",
+            "--max-stream-requests",
+            HELD,
+        ),
+        Limit(
+            "answers of one ModelStreamInfer that the client does not read",
+            "kMaxQueuedBytes",
+            "csrc/frontend/grpc_stream.h",
+            1 << 20,
+            "the stream is held by flow control",
+            "tests/csrc/frontend/grpc_stream_test.cc",
+            metric=HELD,
+            unit="bytes",
+        ),
+        Limit(
+            "time for the client's preface and first SETTINGS",
+            "preface_timeout_ns",
+            IO,
+            120,
+            "closed; counted as `deadline`",
+            "tests/csrc/frontend/grpc_connection_test.cc",
+            unit="s",
+        ),
+        Limit(
+            "silence before a PING",
+            "keepalive_time_ns",
+            IO,
+            7200,
+            "a PING",
+            "tests/csrc/frontend/grpc_connection_test.cc",
+            metric="none",
+            unit="s",
+        ),
+        Limit(
+            "time for the answer to it",
+            "keepalive_timeout_ns",
+            IO,
+            20,
+            "closed",
+            "tests/csrc/frontend/grpc_connection_test.cc",
+            metric="none",
+            unit="s",
+        ),
+    ],
+    "REST: HTTP/1.1": [
+        Limit(
+            "the request line",
+            "line_bytes",
+            HEAD,
+            8 << 10,
+            "414 `request line longer than 8192 bytes`",
+            LIMIT_TESTS,
+            unit="bytes",
+        ),
+        Limit(
+            "headers, 4 bytes added to each",
+            "header_bytes",
+            HEAD,
+            16 << 10,
+            "431 `headers larger than 16384 bytes`",
+            LIMIT_TESTS,
+            unit="bytes",
+        ),
+        Limit(
+            "number of headers, trailers too", "headers", HEAD, 64, "431 `more than 64 headers`", LIMIT_TESTS
+        ),
+        Limit("chunks of a body", "chunks", HEAD, 65_536, "413 `more than 65536 chunks`", LIMIT_TESTS),
+        Limit(
+            "chunk extensions of a body",
+            "chunk_extension_bytes",
+            HEAD,
+            256,
+            "400 `chunk extensions longer than 256 bytes`",
+            LIMIT_TESTS,
+            unit="bytes",
+        ),
+        Limit(
+            "pipelined requests that wait",
+            "held_bytes",
+            HEAD,
+            256 << 10,
+            "the socket is not read",
+            "tests/csrc/codec/http1_session_test.cc",
+            metric=HELD,
+            unit="bytes",
+        ),
+        Limit(
+            "answers that the client does not read",
+            "write_high_water_bytes",
+            HEAD,
+            1 << 20,
+            "no further request is looked at",
+            "tests/csrc/codec/http1_session_test.cc, tests/conformance/test_slow_clients.py",
+            metric=HELD,
+            unit="bytes",
+        ),
+        Limit(
+            "time for a head, from its first byte",
+            "head_timeout_ns",
+            HEAD,
+            10,
+            "408",
+            "tests/conformance/test_slow_clients.py",
+            unit="s",
+        ),
+        Limit(
+            "time between two pieces of a body",
+            "body_timeout_ns",
+            HEAD,
+            30,
+            "408",
+            "tests/csrc/codec/http1_session_test.cc",
+            unit="s",
+        ),
+        Limit(
+            "time between requests",
+            "idle_timeout_ns",
+            HEAD,
+            120,
+            "closed",
+            "tests/csrc/codec/http1_session_test.cc",
+            metric="none",
+            unit="s",
+        ),
+    ],
+    "REST: JSON": [
+        Limit("depth", "kRestJsonDepth", BODY, 32, "400", LIMIT_TESTS),
+        Limit("keys of the whole document", "kRestJsonKeys", BODY, 1000, "400", LIMIT_TESTS),
+        Limit("characters of a number", "kRestNumberChars", BODY, 64, "400", LIMIT_TESTS),
+        Limit("inputs, and outputs", "kRestInputs", BODY, 64, "400 `inputs: got more than 64`", LIMIT_TESTS),
+        Limit(
+            "parameters of the request",
+            "kRestParameters",
+            BODY,
+            64,
+            "400 `parameters: got more than 64`",
+            LIMIT_TESTS,
+        ),
+    ],
+    "HTTP/2, gRPC and REST: what one connection may cause": [
+        Limit(
+            "header list, 32 bytes added to each field",
+            "max_header_list_bytes",
+            FLOOD,
+            16 << 10,
+            f"{CALM} `header_list_too_large`",
+            LIMIT_TESTS,
+            unit="bytes",
+        ),
+        Limit(
+            "fields of a header list",
+            "max_headers",
+            FLOOD,
+            64,
+            f"{CALM} `header_list_too_large`",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "CONTINUATION frames of a block",
+            "max_continuations",
+            FLOOD,
+            8,
+            f"{CALM} `too_many_continuations`",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "RST_STREAM received at once, and caused",
+            "reset_burst",
+            FLOOD,
+            200,
+            f"{CALM} `too_many_resets`, `too_many_stream_errors`",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "... and per second", "reset_per_s", FLOOD, 33, "the same", "tests/csrc/codec/http2_flood_test.cc"
+        ),
+        Limit(
+            "PING, SETTINGS, PRIORITY, empty and unknown frames at once, each",
+            "control_burst",
+            FLOOD,
+            100,
+            f"{CALM} `too_many_pings`, ...",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "... and per second; answers earn a PING",
+            "control_per_s",
+            FLOOD,
+            10,
+            "the same",
+            "tests/csrc/codec/http2_flood_test.cc",
+        ),
+        Limit(
+            "WINDOW_UPDATE beyond those that requests and answers earn, at once",
+            "window_update_burst",
+            FLOOD,
+            10_000,
+            f"{CALM} `too_many_window_updates`",
+            LIMIT_TESTS,
+        ),
+        Limit(
+            "... and per second",
+            "window_update_per_s",
+            FLOOD,
+            100,
+            "the same",
+            "tests/csrc/codec/http2_flood_test.cc",
+        ),
+        Limit(
+            "frames that we would have to answer, in the queue",
+            "max_outbound_frames",
+            FLOOD,
+            1000,
+            f"{CALM} `too_many_frames_to_answer`",
+            "tests/csrc/codec/http2_attack_test.cc",
+        ),
+        Limit(
+            "receive window of a stream",
+            "stream_window_bytes",
+            FLOOD,
+            1 << 20,
+            "RST_STREAM or GOAWAY FLOW_CONTROL_ERROR",
+            "tests/conformance/http2/test_6_9_windows.py",
+            metric=LIBRARY,
+            unit="bytes",
+        ),
+        Limit(
+            "receive window of a connection",
+            "connection_window_bytes",
+            FLOOD,
+            4 << 20,
+            "GOAWAY FLOW_CONTROL_ERROR",
+            "tests/conformance/http2/test_6_9_windows.py",
+            metric=LIBRARY,
+            unit="bytes",
+        ),
+        Limit(
+            "output that the client does not read",
+            "write_high_water_bytes",
+            FLOOD,
+            1 << 20,
+            "the socket is not read",
+            "tests/csrc/codec/http2_session_test.cc",
+            metric=HELD,
+            unit="bytes",
+        ),
+    ],
+}
+
+
+def shown(limit: Limit) -> str:
+    if limit.unit == "bytes":
+        for name, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+            if limit.default % size == 0:
+                return f"{limit.default // size} {name}"
+    number = "2^40" if limit.default == 1 << 40 else f"{limit.default:,}"
+    return f"{number} {limit.unit}".rstrip()
+
+
+def table() -> str:
+    """Markdown."""
+    out = []
+    for section, limits in LIMITS.items():
+        out += [
+            f"### {section}",
+            "",
+            "| limit | default | set by | beyond it | counted by |",
+            "|---|---|---|---|---|",
+        ]
+        for limit in limits:
+            where = f"`{limit.flag}`" if limit.flag else f"`{limit.name}` ({limit.file.rpartition('/')[2]})"
+            out.append(f"| {limit.what} | {shown(limit)} | {where} | {limit.beyond} | {limit.metric} |")
+        out.append("")
+    return "\n".join(out).rstrip() + "\n"
+
+
+def value_of(limit: Limit, root: Path = ROOT) -> int | None:
+    """The default that the source says, in the unit of the list; None when the name is not there."""
+    text = (root / limit.file).read_text()
+    if limit.file.endswith(".py"):
+        found = re.search(rf"\n    {limit.name}: Annotated\[.*?\n    \] = ([^\n]+)", text, re.S)
+    else:
+        found = re.search(rf"\b{limit.name}\s*=\s*([^;]+);", text)
+    return None if found is None else _number(found[1])
+
+
+def _number(expression: str) -> int:
+    """Of C++ or Python: `std::int64_t{1} << 40`, `16 * 1024`, `10 * kSecond`, `10'000`, `30.0`."""
+    plain = re.sub(r"\bstd::\w+\{(\w+)\}", r"\1", expression).replace("'", "").replace("kSecond", "1")
+    return int(_evaluated(ast.parse(plain.strip(), mode="eval").body))
+
+
+def _evaluated(node: ast.expr) -> float:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return node.value
+    if isinstance(node, ast.BinOp):
+        left, right = _evaluated(node.left), _evaluated(node.right)
+        if isinstance(node.op, ast.LShift):
+            return int(left) << int(right)
+        if isinstance(node.op, ast.Mult):
+            return left * right
+    raise ValueError(ast.dump(node))
+
+
+if __name__ == "__main__":
+    print(table(), end="")
