@@ -1,7 +1,10 @@
 // fastserve._core: registration only; one bound family per file.
 #include <pybind11/pybind11.h>
 
-#include <atomic>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/log.h"
 #include "bind/engine.h"
@@ -22,15 +25,43 @@ py::object& python_sink() {
   return *held;
 }
 
+// Lines on their way to Python's main thread, which takes them when it next runs: whoever logs, I/O threads among them, does not
+// wait for the interpreter lock. Guarded by the mutex; never destroyed, see errors.cc.
+struct Lines {
+  static constexpr std::size_t kMost = 1000;  // beyond: dropped
+  std::mutex mutex;
+  std::vector<std::pair<LogLevel, std::string>> waiting;
+  bool announced = false;
+};
+Lines& lines() {
+  static auto* held = new Lines;
+  return *held;
+}
+
+int deliver_lines(void*) {
+  std::vector<std::pair<LogLevel, std::string>> taken;
+  {
+    const std::lock_guard lock(lines().mutex);
+    taken.swap(lines().waiting);
+    lines().announced = false;
+  }
+  for (const auto& [level, text] : taken) {
+    if (python_sink().is_none()) break;
+    try {
+      python_sink()(static_cast<int>(level), py::str(text.data(), text.size()));
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("fastserve log sink");
+    }
+  }
+  return 0;
+}
+
 void log_to_python(LogLevel level, std::string_view message) {
   if (Py_IsInitialized() == 0) return;
-  const py::gil_scoped_acquire lock;
-  if (python_sink().is_none()) return;
-  try {
-    python_sink()(static_cast<int>(level), py::str(message.data(), message.size()));
-  } catch (py::error_already_set& error) {
-    error.discard_as_unraisable("fastserve log sink");
-  }
+  const std::lock_guard lock(lines().mutex);
+  if (lines().waiting.size() < Lines::kMost) lines().waiting.emplace_back(level, message);
+  // The one Python call that needs no lock. It fails when the interpreter has too much of that sort: the next line tries again.
+  if (!lines().announced) lines().announced = Py_AddPendingCall(&deliver_lines, nullptr) == 0;
 }
 
 void use_sink(py::object sink) {

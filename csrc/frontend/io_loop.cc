@@ -202,7 +202,7 @@ bool IoLoop::take_responses() {
 }
 
 void IoLoop::deliver(Response& response, Nanos now) {
-  if (!response.final) return;  // streaming answers need ModelStreamInfer, which does not exist yet
+  if (!response.final) return;  // no backend gives more than one answer yet
   Call& call = *static_cast<Call*>(response.request->owner);
   call.in_engine = false;
   --in_engine_;

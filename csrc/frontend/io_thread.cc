@@ -48,9 +48,13 @@ IoThread::IoThread(Engine& engine, const IoLimits& limits, ColdQueue& cold, OnAc
   if (!epoll_.valid()) throw from_errno("epoll_create1");
   if (!timer_.valid() || ::timerfd_settime(timer_.get(), 0, &kTick, nullptr) != 0)
     throw from_errno("timerfd");
-  watch(*add(Socket::Kind::kTimer, timer_.get()), EPOLLIN);
-  watch(*add(Socket::Kind::kMailbox, mailbox_.event_fd()), EPOLLIN);
-  watch(*add(Socket::Kind::kCompletions, io_.event_fd()), EPOLLIN);
+  for (const auto& [kind, fd] :
+       {std::pair(Socket::Kind::kTimer, timer_.get()), std::pair(Socket::Kind::kMailbox, mailbox_.event_fd()),
+        std::pair(Socket::Kind::kCompletions, io_.event_fd())}) {
+    Socket* socket = add(kind, fd);
+    if (socket == nullptr) throw from_errno("epoll_ctl");
+    watch(*socket, EPOLLIN);
+  }
   thread_ = std::thread([this] { loop(); });
   ::pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
 }
@@ -61,8 +65,12 @@ IoThread::~IoThread() { stop(); }
 
 void IoThread::listen(Protocol protocol, UniqueFd socket) {
   mailbox_.post([this, protocol, fd = socket.release()] {
+    UniqueFd owned(fd);
     Socket* listener = add(Socket::Kind::kListener, fd);
-    listener->owned = UniqueFd(fd);
+    if (listener == nullptr) {
+      return log(LogLevel::kError, std::string("cannot watch a listening socket: ") + std::strerror(errno));
+    }
+    listener->owned = std::move(owned);
     listener->protocol = protocol;
     listeners_.push_back(listener);
     watch(*listener, EPOLLIN);
@@ -184,6 +192,11 @@ void IoThread::accept_all(Socket& listener) {
 
 void IoThread::open(Protocol protocol, UniqueFd fd) {
   Socket* socket = add(Socket::Kind::kConnection, fd.get());
+  if (socket == nullptr) {
+    connections_.fetch_sub(1, std::memory_order_relaxed);
+    return log(LogLevel::kError,
+               std::string("cannot watch a new connection, closing it: ") + std::strerror(errno));
+  }
   socket->owned = std::move(fd);
   socket->protocol = protocol;
   socket->connection =
@@ -228,7 +241,7 @@ IoThread::Socket* IoThread::add(Socket::Kind kind, int fd) {
   socket->fd = fd;
   epoll_event event{};
   event.data.ptr = socket;
-  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) throw from_errno("epoll_ctl");
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return nullptr;
   sockets_.emplace(socket, std::move(made));
   return socket;
 }

@@ -94,7 +94,7 @@ class IoThread {
   void attend(Socket& socket);
   void discard(Socket& socket);
   void watch(Socket& socket, std::uint32_t events);
-  Socket* add(Socket::Kind kind, int fd);
+  Socket* add(Socket::Kind kind, int fd);  // nullptr, errno: epoll does not take it
   void tick();
 
   ColdQueue& cold_;

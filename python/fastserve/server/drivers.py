@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastserve import _core, config
 from fastserve._io import GrpcCall, HttpCall, IoLoop, IoStatistics, IoThreads
@@ -44,38 +44,30 @@ def driver_for(
     client_streams: Sequence[str] = (),
 ) -> Driver:
     """`io_threads` 0: the loop's own thread. `client_streams`: paths of the gRPC methods that take a stream of requests."""
+    options: dict[str, Any] = {
+        "on_grpc_call": on_grpc_call,
+        "on_http_call": on_http_call,
+        "max_message_bytes": limits.max_message_bytes,
+        "max_streams": limits.max_streams,
+        "max_stream_requests": limits.max_stream_requests,
+        "compress_answers": limits.compress_grpc_answers,
+        "tls_grpc": tls.grpc if tls else None,
+        "tls_http": tls.http if tls else None,
+        "client_streams": client_streams,
+    }
     if io_threads == 0:
-        return LoopDriver(core, limits, on_grpc_call, on_http_call, tls, client_streams)
-    return ThreadsDriver(io_threads, core, limits, on_grpc_call, on_http_call, tls, client_streams)
+        return LoopDriver(IoLoop(core, **options))
+    return ThreadsDriver(IoThreads(core, io_threads, **options))
 
 
 class LoopDriver:
     """Sockets under uvloop: one thread for everything, Python included."""
 
-    def __init__(
-        self,
-        core: _core.Engine,
-        limits: config.Limits,
-        on_grpc_call: OnGrpcCall,
-        on_http_call: OnHttpCall,
-        tls: Certificates | None = None,
-        client_streams: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, io: IoLoop) -> None:
         self._loop = asyncio.get_running_loop()
         self._servers: list[asyncio.Server] = []
         self._tick: asyncio.TimerHandle | None = None
-        self._io = IoLoop(
-            core,
-            on_grpc_call=on_grpc_call,
-            on_http_call=on_http_call,
-            max_message_bytes=limits.max_message_bytes,
-            max_streams=limits.max_streams,
-            max_stream_requests=limits.max_stream_requests,
-            compress_answers=limits.compress_grpc_answers,
-            tls_grpc=tls.grpc if tls else None,
-            tls_http=tls.http if tls else None,
-            client_streams=client_streams,
-        )
+        self._io = io
 
     async def start(self, grpc: list[socket.socket], http: list[socket.socket]) -> None:
         self._loop.add_reader(self._io.event_fd, self._io.on_wake)
@@ -116,31 +108,10 @@ class LoopDriver:
 class ThreadsDriver:
     """Sockets on threads that never take the interpreter lock; only cold calls come to the loop."""
 
-    def __init__(
-        self,
-        threads: int,
-        core: _core.Engine,
-        limits: config.Limits,
-        on_grpc_call: OnGrpcCall,
-        on_http_call: OnHttpCall,
-        tls: Certificates | None = None,
-        client_streams: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, io: IoThreads) -> None:
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
-        self._io = IoThreads(
-            core,
-            threads,
-            on_grpc_call=on_grpc_call,
-            on_http_call=on_http_call,
-            max_message_bytes=limits.max_message_bytes,
-            max_streams=limits.max_streams,
-            max_stream_requests=limits.max_stream_requests,
-            compress_answers=limits.compress_grpc_answers,
-            tls_grpc=tls.grpc if tls else None,
-            tls_http=tls.http if tls else None,
-            client_streams=client_streams,
-        )
+        self._io = io
 
     async def start(self, grpc: list[socket.socket], http: list[socket.socket]) -> None:
         self._loop.add_reader(self._io.event_fd, self._io.on_wake)

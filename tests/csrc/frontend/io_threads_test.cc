@@ -21,6 +21,17 @@ constexpr std::string_view kInfer =
     "\r\n";
 constexpr std::string_view kCold = "GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n";
 
+// Within ten seconds.
+template <class Condition>
+bool eventually(Condition condition) {
+  const Nanos until = monotonic_now() + 10 * kSecond;
+  while (!condition()) {
+    if (monotonic_now() > until) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
 // A listening socket on a free port of loopback.
 std::pair<UniqueFd, std::uint16_t> listening() {
   UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
@@ -168,10 +179,10 @@ TEST_F(IoThreadsTest, TellsTheAnswererThatAClientIsGone) {
   const Answerer answerer(*threads_);
   Client client(port);
   client.send("GET /hold HTTP/1.1\r\nhost: x\r\n\r\n");
-  while (answerer.held == 0) std::this_thread::yield();
+  ASSERT_TRUE(eventually([&] { return answerer.held != 0; }));
   client.reset();
-  while (answerer.cancelled == 0) std::this_thread::yield();
-  while (threads_->connections() != 0) std::this_thread::yield();
+  ASSERT_TRUE(eventually([&] { return answerer.cancelled != 0; }));
+  ASSERT_TRUE(eventually([&] { return threads_->connections() == 0; }));
 }
 
 TEST_F(IoThreadsTest, AClientThatReadsSlowlyGetsEverything) {
@@ -202,7 +213,7 @@ TEST_F(IoThreadsTest, DrainAnswersWhatIsInAndCloses) {
   std::string slow(kInfer);
   slow.replace(slow.find("echo"), 4, "slow");
   client.send(slow);
-  while (threads_->counters(0).open_calls.get() == 0) std::this_thread::yield();
+  ASSERT_TRUE(eventually([&] { return threads_->counters(0).open_calls.get() != 0; }));
   threads_->stop_listening();
   threads_->shutdown();
   const std::string answer = client.read_to_end();
@@ -219,7 +230,7 @@ TEST_F(IoThreadsTest, CanBeDestroyedWithWorkInTheEngine) {
     clients.emplace_back(port);
     clients.back().send(slow);
   }
-  while (threads_->counters(0).open_calls.get() == 0) std::this_thread::yield();
+  ASSERT_TRUE(eventually([&] { return threads_->counters(0).open_calls.get() != 0; }));
   threads_.reset();
   for (Client& client : clients) client.read_to_end();  // closed, answered or not
 }
