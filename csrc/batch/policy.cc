@@ -1,6 +1,7 @@
 #include "batch/policy.h"
 
 #include <algorithm>
+#include <array>
 
 namespace fastserve {
 namespace {
@@ -91,6 +92,13 @@ Decision economical(const BatchLimits& limits, const QueueView& queue, const Cos
 }
 
 }  // namespace
+
+std::string_view reason_name(Reason reason) {
+  constexpr std::array<std::string_view, kReasons> kNames{
+      "nothing waits", "full",     "preferred size", "delay passed", "deadline",
+      "no gain",       "cheapest", "explore",        "company"};
+  return kNames[static_cast<std::size_t>(reason)];
+}
 
 Decision decide(const BatchLimits& limits, const QueueView& queue, const CostModel& cost, Nanos now) {
   if (queue.rows.empty()) return {};

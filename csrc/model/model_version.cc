@@ -93,7 +93,7 @@ Status ModelVersion::adopt(std::unique_ptr<LoadedModel> model) {
   buckets_.assign(model_->buckets().begin(), model_->buckets().end());
   properties_ = model_->properties();
   instance_count_ = model_->instance_count();
-  queue_ = std::make_unique<ModelQueue>(*this, spec_.limits, timer_);
+  queue_ = std::make_unique<ModelQueue>(*this, spec_.limits, timer_, spec_.queue);
   return Status::ok();
 }
 

@@ -27,13 +27,14 @@ Status drop_status(const Request& request, Nanos now) {
   return unavailable("Request timeout expired");
 }
 
-ModelQueue::ModelQueue(ServedVersion& version, BatchLimits limits, ExpiryTimer& timer)
+ModelQueue::ModelQueue(ServedVersion& version, BatchLimits limits, ExpiryTimer& timer, QueueLimits queue)
     : statistics(version.signature.max_batch_rows),
       version_(version),
       limits_(with_rows(std::move(limits), version.signature)),
+      queue_(std::move(queue)),
       uniform_(uniform(version.signature)),
       timer_(timer),
-      pending_(limits_.default_priority) {
+      pending_(queue_.default_priority) {
   timer_.add(*this);
 }
 

@@ -19,6 +19,7 @@
 #include "batch/latency_table.h"
 #include "batch/pending_set.h"
 #include "batch/policy.h"
+#include "batch/scheduling.h"
 #include "batch/served_version.h"
 #include "queue/doorbell.h"
 #include "queue/intake.h"
@@ -30,7 +31,7 @@ namespace fastserve {
 class ModelQueue {
  public:
   // `version` outlives the queue and has its signature; leave_timer() before the queue is destroyed; limits.max_rows is taken from that.
-  ModelQueue(ServedVersion& version, BatchLimits limits, ExpiryTimer& timer);
+  ModelQueue(ServedVersion& version, BatchLimits limits, ExpiryTimer& timer, QueueLimits queue = {});
   ModelQueue(const ModelQueue&) = delete;
   ModelQueue& operator=(const ModelQueue&) = delete;
 
@@ -74,6 +75,7 @@ class ModelQueue {
 
   ServedVersion& version_;
   BatchLimits limits_;
+  const QueueLimits queue_;
   const bool uniform_;
   ExpiryTimer& timer_;
 
