@@ -111,6 +111,14 @@ LIMITS: dict[str, list[Limit]] = {
             metric=TLS_FAILURES,
             unit="bytes",
         ),
+        Limit(
+            "loads and unloads that run or wait, of all clients",
+            "MAX_OPERATIONS",
+            "python/fastserve/lifecycle/model_control.py",
+            256,
+            "UNAVAILABLE, 503",
+            "tests/python/lifecycle/test_model_control.py",
+        ),
     ],
     "gRPC": [
         Limit(
@@ -164,6 +172,15 @@ LIMITS: dict[str, list[Limit]] = {
             "tests/csrc/frontend/grpc_stream_test.cc",
             metric=HELD,
             unit="bytes",
+        ),
+        Limit(
+            "messages of another client-streaming call that the server has not looked at",
+            "kMostUnread",
+            "csrc/frontend/grpc_connection.cc",
+            16,
+            "the stream is held by flow control",
+            "tests/conformance/test_reflection.py",
+            metric=HELD,
         ),
         Limit(
             "time for the client's preface and first SETTINGS",
@@ -431,7 +448,9 @@ def value_of(limit: Limit, root: Path = ROOT) -> int | None:
     """The default that the source says, in the unit of the list; None when the name is not there."""
     text = (root / limit.file).read_text()
     if limit.file.endswith(".py"):
-        found = re.search(rf"\n    {limit.name}: Annotated\[.*?\n    \] = ([^\n]+)", text, re.S)
+        found = re.search(
+            rf"\n(?:    {limit.name}: Annotated\[.*?\n    \]|{limit.name}) = ([^\n#]+)", text, re.S
+        )
     else:
         found = re.search(rf"\b{limit.name}\s*=\s*([^;]+);", text)
     return None if found is None else _number(found[1])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fastserve import svg
 from fastserve.bench import figures, picture, report
 from fastserve.bench.plan import Tally
 from fastserve.bench.run import connections_for
@@ -191,9 +192,9 @@ def test_the_picture_of_nothing() -> None:
     ],
 )
 def test_ticks_are_round(low: float, high: float, wanted: list[float]) -> None:
-    assert picture.ticks(low, high) == pytest.approx(wanted)
+    assert svg.ticks(low, high) == pytest.approx(wanted)
 
 
 def test_log_ticks() -> None:
-    assert picture.log_ticks(0.9, 60) == pytest.approx([1, 2, 5, 10, 20, 50])
-    assert picture.log_ticks(0.01, 500) == pytest.approx([0.01, 0.1, 1, 10, 100])
+    assert svg.log_ticks(0.9, 60) == pytest.approx([1, 2, 5, 10, 20, 50])
+    assert svg.log_ticks(0.01, 500) == pytest.approx([0.01, 0.1, 1, 10, 100])
