@@ -5,7 +5,7 @@ installs it. Codes are gRPC's numbers. Calls that block release the interpreter 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +108,45 @@ class VersionStatistics:
     stage_seconds: dict[str, Histogram]  # queue, gather, execute, encode, total
     batch_rows: Histogram  # sizes of executed batches; bounds are rows
 
+class SizeCost(TypedDict):
+    """What an instance learned of batches of one size."""
+
+    rows: int
+    mean_ns: int
+    high_ns: int  # about the 95th percentile
+    samples: int
+
+class InstanceScheduling(TypedDict):
+    name: str
+    busy: bool
+    costs: list[SizeCost]  # ascending by rows; sizes with samples only
+
+class LevelScheduling(TypedDict):
+    priority: int  # 1 = first
+    waiting: int
+    max_requests: int  # 0: only the model's limit
+    timeout_ns: int  # 0: none
+    on_timeout: str  # "reject" or "delay"
+
+class Scheduling(TypedDict):
+    model: str
+    version: int
+    target_p99_ns: int  # 0: none
+    max_rows: int
+    max_queue_delay_ns: int
+    max_queue_requests: int
+    preferred_rows: list[int]
+    prepared_rows: list[int]
+    pads: bool  # a batch runs as the next prepared size
+    waiting: int  # requests in the queue now
+    arrivals_per_s: float  # rows; the estimate of now
+    levels: list[LevelScheduling]  # those with a policy of their own or with somebody waiting
+    instances: list[InstanceScheduling]
+    decisions: dict[str, int]  # reason -> batches of the last minute
+    batches: dict[int, int]  # rows -> batches of the last minute
+    waits: int  # decisions of the last minute to wait for company
+    refusals: dict[str, int]  # reason -> requests of the last minute
+
 class Engine:
     """Owner of loaded versions. Blocking calls (load, unload, drain, infer) release the interpreter lock."""
 
@@ -123,6 +162,8 @@ class Engine:
         """Status of the version that a request would get now; raises NOT_FOUND / UNAVAILABLE in the words of the contract."""
 
     def statistics(self, model: str, version: int) -> VersionStatistics: ...
+    def scheduling(self, model: str, version: str = "") -> Scheduling:
+        """What the batch policy of a version believes and did (csrc/engine/read_scheduling.h)."""
     def set_trace(self, model: str | None, rate: int, count: int, level: bool) -> None:
         """Traces one of `rate` requests, `count` at most (-1: no limit), when `level`; None: every model without a setting of
         its own. Raises INVALID_ARGUMENT."""

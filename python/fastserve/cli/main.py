@@ -28,6 +28,7 @@ _COMMANDS = {
     "infer": "send one request to a server",
     "bench": "measure how a server answers under load",
     "models": "list the models of a server",
+    "explain": "say how a model's requests are batched, and why",
     "config": "show the configuration",
 }
 

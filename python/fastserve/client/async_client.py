@@ -204,6 +204,18 @@ class AsyncClient:
         """See `Client.statistics`."""
         return await self._call(calls.Statistics(model, str(version)), timeout)
 
+    async def scheduling(
+        self, model: str, *, version: str | int = "", timeout: float | None = UNSET
+    ) -> dict[str, Any]:
+        """See `Client.scheduling`."""
+        return await self._call(calls.Scheduling(model, str(version)), timeout)
+
+    async def scheduling_picture(
+        self, model: str, *, version: str | int = "", timeout: float | None = UNSET
+    ) -> str:
+        """See `Client.scheduling_picture`."""
+        return await self._call(calls.SchedulingPicture(model, str(version)), timeout)
+
     async def index(self, *, ready: bool = False, timeout: float | None = UNSET) -> list[IndexEntry]:
         """See `Client.index`."""
         return await self._call(calls.Index(ready), timeout)

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from fastserve.client import result
 from fastserve.client.http11 import HttpResponse
-from fastserve.errors import InvalidArgument, from_code
+from fastserve.errors import InvalidArgument, Unimplemented, from_code
 
 T = TypeVar("T")
 SERVICE = "inference.GRPCInferenceService"
@@ -219,6 +219,42 @@ class Statistics(Call[list[result.ModelStatistics]]):
 
     def from_http(self, response: HttpResponse) -> list[result.ModelStatistics]:
         return result.model_statistics(json_of(response))
+
+
+class _OwnRoute(Call[T]):
+    """A route of fastserve's REST API that has no RPC."""
+
+    rpc = ""
+
+    def message(self) -> Any:
+        raise Unimplemented("this is asked over HTTP: use the address of the server's REST port")
+
+    def from_message(self, message: Any) -> T:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Scheduling(_OwnRoute[dict[str, Any]]):
+    model: str
+    version: str = ""
+
+    def http(self) -> HttpRequest:
+        return HttpRequest("GET", model_path(self.model, self.version) + "/scheduling")
+
+    def from_http(self, response: HttpResponse) -> dict[str, Any]:
+        return dict(json_of(response))
+
+
+@dataclass(frozen=True)
+class SchedulingPicture(_OwnRoute[str]):
+    model: str
+    version: str = ""
+
+    def http(self) -> HttpRequest:
+        return HttpRequest("GET", model_path(self.model, self.version) + "/scheduling.svg")
+
+    def from_http(self, response: HttpResponse) -> str:
+        return bytes(response.body).decode()
 
 
 @dataclass(frozen=True)

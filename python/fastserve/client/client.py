@@ -217,6 +217,18 @@ class Client:
         """One entry for each version of the model; of all models without a name."""
         return self._call(calls.Statistics(model, str(version)), timeout)
 
+    def scheduling(
+        self, model: str, *, version: str | int = "", timeout: float | None = UNSET
+    ) -> dict[str, Any]:
+        """fastserve only, over HTTP: what the model's batch policy believes and did; `words` has it in sentences."""
+        return self._call(calls.Scheduling(model, str(version)), timeout)
+
+    def scheduling_picture(
+        self, model: str, *, version: str | int = "", timeout: float | None = UNSET
+    ) -> str:
+        """fastserve only, over HTTP: latency and throughput against batch size, as SVG."""
+        return self._call(calls.SchedulingPicture(model, str(version)), timeout)
+
     def index(self, *, ready: bool = False, timeout: float | None = UNSET) -> list[IndexEntry]:
         """The models of the repository, or only those that are ready."""
         return self._call(calls.Index(ready), timeout)

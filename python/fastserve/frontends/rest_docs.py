@@ -43,7 +43,9 @@ async def root(request: Request) -> Response:
 async def openapi_json(request: Request) -> Response:
     """This API as an OpenAPI 3.1 document"""
     state = request.app.state
-    if not hasattr(state, "openapi"):  # routes do not change: made once, because it takes longer than most requests
+    if not hasattr(
+        state, "openapi"
+    ):  # routes do not change: made once, because it takes longer than most requests
         state.openapi = json_answer(openapi_document(request.app.routes, served_of(request).version)).body
     return Response(state.openapi, headers={"vary": "accept-encoding"}, media_type="application/json")
 
