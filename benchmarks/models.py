@@ -1,11 +1,13 @@
 """Writes the model repositories that the benchmarks serve, on the spot and cached: nothing is downloaded.
 
-    python benchmarks/models.py [--out build/bench-models] [identity] [mlp] [resnet50]
+    python benchmarks/models.py [--out build/bench-models] [identity] [mlp] [overload] [resnet50]
 
 Each set is a repository of its own (Triton's layout), because a server loads all that is in a folder:
 
   identity   `identity` FP32 [N,16], `identity_any` FP32 [N,?], `identity_image` FP32 [N,3,224,224]
   mlp        `mlp`: FP32 [N,16] -> 64 (ReLU) -> [N,10], ONNX
+  overload   `overload`, `overload_target`, `overload_burn`: identity FP32 [N,16], 2 ms for each request, one instance
+  idle       `idle_0` ...: as many identity models as asked for
   resnet50   `resnet50`: FP32 [N,3,224,224] -> [N,1000], ONNX, BatchNorm folded; random weights, seed fixed
 """
 
@@ -58,19 +60,88 @@ def identity(out: Path = DEFAULT_OUT) -> Repository:
     return Repository(path)
 
 
+def _identity(repository: Path, name: str, max_rows: int, config: str = "") -> None:
+    (repository / name / "1").mkdir(parents=True, exist_ok=True)
+    (repository / name / "config.pbtxt").write_text(
+        f'name: "{name}"\nbackend: "identity"\nmax_batch_size: {max_rows}\n'
+        'input [ { name: "INPUT0" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
+        'output [ { name: "OUTPUT0" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
+        "instance_group [ { count: 1 kind: KIND_CPU } ]\n" + config
+    )
+
+
+def _text_parameters(parameters: Parameters) -> str:
+    return "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+        for key, value in parameters.items()
+    )
+
+
+def overload(out: Path = DEFAULT_OUT) -> Repository:
+    """One row at a time, so that the capacity is known. Two levels of priority; a request that names none has the lower one."""
+    path = out / "overload"
+    batching = "dynamic_batching { priority_levels: 2 default_priority_level: 2 }\n"
+    for name, parameters in (
+        ("overload", {"execute_delay_us": "2000"}),
+        ("overload_target", {"execute_delay_us": "2000", "target_p99_ms": "25"}),
+        ("overload_burn", {"execute_burn_us": "2000"}),
+    ):
+        _identity(path, name, 1, batching + _text_parameters(parameters))
+    return Repository(path)
+
+
+def idle(count: int, out: Path = DEFAULT_OUT) -> Repository:
+    path = out / f"idle-{count}"
+    for number in range(count):
+        _identity(path, f"idle_{number}", 8)
+    return Repository(path)
+
+
 def mlp(out: Path = DEFAULT_OUT, parameters: Parameters | None = None) -> OpenVINORepository:
     return _openvino_model(out / "mlp", "mlp", 64, _mlp, parameters or {})
+
+
+def mlp_pair(out: Path = DEFAULT_OUT, parameters: Parameters | None = None) -> OpenVINORepository:
+    """`mlp`, and `mlp_unbatched`, the same file with batches of one request."""
+    _openvino_model(out / "mlp-pair", "mlp_unbatched", 1, _mlp, parameters or {})
+    return _openvino_model(out / "mlp-pair", "mlp", 64, _mlp, parameters or {})
+
+
+FIXED = (2, 4, 8, 16, 32)  # batch sizes that `resnet50_sweep` has models for
+
+
+def resnet50_sweep(out: Path = DEFAULT_OUT, parameters: Parameters | None = None) -> OpenVINORepository:
+    """`resnet50`, `resnet50_1` without batching, and `resnet50_2` ... that wait for a full batch of that size (20 ms at most)."""
+    path = out / "resnet50-sweep"
+    _openvino_model(path, "resnet50_1", 1, _resnet50, parameters or {})
+    for rows in FIXED:
+        _openvino_model(path, f"resnet50_{rows}", rows, _resnet50, parameters or {}, _fixed(rows))
+    return _openvino_model(path, "resnet50", 32, _resnet50, parameters or {})
+
+
+def _fixed(rows: int) -> str:
+    return f"dynamic_batching {{ preferred_batch_size: [ {rows} ] max_queue_delay_microseconds: 20000 }}\n"
 
 
 def resnet50(out: Path = DEFAULT_OUT, parameters: Parameters | None = None) -> OpenVINORepository:
     return _openvino_model(out / "resnet50", "resnet50", 32, _resnet50, parameters or {})
 
 
-SETS: dict[str, Callable[[Path], Repository]] = {"identity": identity, "mlp": mlp, "resnet50": resnet50}
+SETS: dict[str, Callable[[Path], Repository]] = {
+    "identity": identity,
+    "mlp": mlp,
+    "overload": overload,
+    "resnet50": resnet50,
+}
 
 
 def _openvino_model(
-    repository: Path, name: str, max_rows: int, build: Callable[[], ModelProto], parameters: Parameters
+    repository: Path,
+    name: str,
+    max_rows: int,
+    build: Callable[[], ModelProto],
+    parameters: Parameters,
+    config_end: str = "",
 ) -> OpenVINORepository:
     file = repository / name / "1" / "model.onnx"
     if not file.exists():
@@ -79,9 +150,7 @@ def _openvino_model(
         part.write_bytes(build().SerializeToString())
         part.rename(file)
     config = f'name: "{name}"\nbackend: "openvino"\nmax_batch_size: {max_rows}\n'
-    for key, value in parameters.items():
-        config += f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
-    (repository / name / "config.pbtxt").write_text(config)
+    (repository / name / "config.pbtxt").write_text(config + _text_parameters(parameters) + config_end)
     return OpenVINORepository(repository, file)
 
 

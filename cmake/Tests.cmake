@@ -42,6 +42,16 @@ foreach(layer IN LISTS FASTSERVE_LAYERS)
   endif()
 endforeach()
 
+# The policy against the rivals, in virtual time. Optimised: it runs millions of decisions.
+file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/benchmarks/simulator/*.cc")
+list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
+add_library(fs_simulator OBJECT ${sources})
+target_include_directories(fs_simulator PUBLIC "${CMAKE_SOURCE_DIR}/benchmarks")
+target_link_libraries(fs_simulator PUBLIC fs_batch)
+fs_add_test(test_simulator tests/csrc/simulator/simulation_test.cc)
+fs_below(batch below)
+target_link_libraries(test_simulator PRIVATE fs_simulator ${below})
+
 # The plug-in's tests link libfastserve.so, as the plug-in does: one registry, not two.
 if(TARGET fastserve_openvino)
   file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/csrc/backend/openvino*_test.cc")

@@ -29,6 +29,8 @@ Request
   --input NAME         [INPUT0]              --output NAME       [the model's first]
   --dtype D            [FP32]                --shape A,B,...     [1,16]; batch dimension included
   --seed N             of the tensor values  [1]
+  --deadline-ms MS     gRPC: a grpc-timeout  [none]
+  --priority N         gRPC: the parameter `priority`, 1 is the highest [none]
 
 Checks
   --verify-echo        every request has its own bytes and id; every reply is compared with exactly those
@@ -52,6 +54,8 @@ LoadOptions LoadOptions::parse(Args& args) {
   options.warmup_s = args.real("--warmup", 1, 0, 3600);
   options.stall_s = args.real("--stall", 30, 0.1, 3600);
   options.verify_echo = args.flag("--verify-echo");
+  options.deadline_ms = args.real("--deadline-ms", 0, 0, 99999);
+  options.priority = static_cast<int>(args.integer("--priority", 0, 0, INT32_MAX));
   options.seed = static_cast<std::uint64_t>(args.integer("--seed", 1, 0, INT64_MAX));
   options.cpu = static_cast<int>(args.integer("--cpu", -1, -1, 1023));
   for (const std::int64_t pid : args.integers("--server-pid", {})) {

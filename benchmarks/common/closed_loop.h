@@ -34,6 +34,8 @@ struct LoadOptions {
   double warmup_s = 1;
   double stall_s = 30;  // no reply for so long ends the run
   bool verify_echo = false;
+  double deadline_ms = 0;  // gRPC: sent as grpc-timeout; 0: none
+  int priority = 0;        // gRPC: sent as the parameter `priority`; 0: none
   std::uint64_t seed = 1;
   int cpu = -1;
   std::vector<pid_t> server_pids;

@@ -18,10 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 RIVALS = ROOT / "benchmarks" / "rivals"
 TOOLS = (
     "loadgen",
+    "open_load",
     "idle_connections",
     "kernel_echo",
     "grpc_callback_server",
     "grpc_client_cpp",
+    "grpc_openvino_server",
     "openvino_limit",
 )
 
@@ -87,6 +89,8 @@ class Bench:
         command: list[str | Path] = [self.tool("grpc_callback_server")]
         if rival == "grpc.aio":
             command = [sys.executable, RIVALS / "grpc_aio_server.py"]
+        elif rival == "gRPC C++ + OpenVINO":
+            command = [self.tool("grpc_openvino_server")]
         return stack.enter_context(serving(name or rival, [*command, *extra], self.server_cpus))
 
     def load(

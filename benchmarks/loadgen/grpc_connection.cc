@@ -33,6 +33,12 @@ Template make_template(const LoadOptions& options, const Payload& payload) {
     if (!options.version.empty()) request.add_string(2, options.version);
     request.add_string(3, std::string(kIdBytes, '0'));
     id_at = body.size() - kIdBytes;
+    if (options.priority != 0) {
+      protozero::pbf_writer entry(request, 4);  // of the map `parameters`
+      entry.add_string(1, "priority");
+      protozero::pbf_writer value(entry, 2);
+      value.add_int64(2, options.priority);
+    }
     protozero::pbf_writer input(request, 5);
     input.add_string(1, options.input.name);
     input.add_string(2, options.input.dtype);
@@ -86,6 +92,7 @@ class GrpcConnection final : public Connection {
   const Payload& payload_;
   const Template template_;
   const std::string authority_;
+  const std::string timeout_;  // grpc-timeout; empty: none
   nghttp2_session* session_ = nullptr;
   std::vector<std::unique_ptr<Call>> idle_;
   std::unordered_map<std::int32_t, std::unique_ptr<Call>> live_;  // by stream
@@ -149,7 +156,10 @@ GrpcConnection::GrpcConnection(const std::string& address, const LoadOptions& op
       options_(options),
       payload_(payload),
       template_(make_template(options, payload)),
-      authority_(address) {
+      authority_(address),
+      timeout_(options.deadline_ms > 0
+                   ? std::to_string(static_cast<std::int64_t>(options.deadline_ms * 1e3)) + "u"
+                   : "") {
   nghttp2_session_callbacks* table = callbacks();
   nghttp2_session_client_new(&session_, table, this);
   nghttp2_session_callbacks_del(table);
@@ -189,7 +199,8 @@ void GrpcConnection::submit(std::uint64_t tag) {
                                 header(":authority", authority_),
                                 header("te", "trailers"),
                                 header("content-type", "application/grpc"),
-                                header("user-agent", "fastserve-loadgen")};
+                                header("user-agent", "fastserve-loadgen"),
+                                header("grpc-timeout", timeout_)};
   nghttp2_data_provider body{};
   body.source.ptr = call.get();
   body.read_callback = [](nghttp2_session*, std::int32_t, std::uint8_t*, std::size_t room,
@@ -202,7 +213,8 @@ void GrpcConnection::submit(std::uint64_t tag) {
   };
   call->started_ns = now_ns();
   const std::int32_t stream =
-      nghttp2_submit_request(session_, nullptr, headers, std::size(headers), &body, call.get());
+      nghttp2_submit_request(session_, nullptr, headers, std::size(headers) - (timeout_.empty() ? 1 : 0),
+                             &body, call.get());
   ++in_flight_;
   if (stream < 0) {
     fail(nghttp2_strerror(stream));

@@ -7,7 +7,23 @@ from collections.abc import Callable
 from harness.bench import Bench
 from harness.report import Result
 
-from scenarios import clients, echo, embed, gil, idle, large, mlp, resnet50, rest, small, threads, tls
+from scenarios import (
+    clients,
+    echo,
+    embed,
+    gil,
+    idle,
+    idle_models,
+    large,
+    mlp,
+    overload,
+    resnet50,
+    rest,
+    small,
+    sweep,
+    threads,
+    tls,
+)
 
 SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "small": small.run,
@@ -16,10 +32,13 @@ SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "rest": rest.run,
     "gil": gil.run,
     "idle": idle.run,
+    "idle_models": idle_models.run,
     "threads": threads.run,
     "tls": tls.run,
+    "overload": overload.run,
     "mlp": mlp.run,
     "resnet50": resnet50.run,
+    "sweep": sweep.run,
     "embed": embed.run,
     "echo": echo.run,
 }

@@ -76,6 +76,10 @@ class LoadedModel {
   // are the sizes that are warm and worth running; the warm-up may drop large ones that gain nothing.
   virtual bool pads() const { return !buckets().empty(); }
   virtual Result<std::unique_ptr<BackendInstance>> make_instance(int index) = 0;
+  // CPUs to which the instance's thread is best bound, when the configuration says nothing; empty: anywhere.
+  virtual std::span<const int> cpus(int /*instance*/) const { return {}; }
+  // Loader thread, once, before the first request: the sizes that the warm-up found worth running.
+  virtual void warmed(std::span<const std::int64_t> /*rows*/) {}
   // For metadata, `check` and the log: "device", "precision", "streams", ...
   virtual std::map<std::string, std::string> properties() const = 0;
   virtual std::string_view platform() const = 0;  // OIP metadata: "openvino", "identity"

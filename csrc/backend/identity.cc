@@ -2,9 +2,12 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+
+#include "backend/allowed_rows.h"
 
 namespace fastserve {
 namespace {
@@ -64,12 +67,16 @@ class IdentityInstance final : public BackendInstance {
 
 class IdentityModel final : public LoadedModel {
  public:
-  IdentityModel(Signature signature, int instance_count, Timing timing)
-      : signature_(std::move(signature)), instance_count_(instance_count), timing_(timing) {}
+  IdentityModel(Signature signature, int instance_count, std::vector<std::int64_t> buckets, Timing timing)
+      : signature_(std::move(signature)),
+        instance_count_(instance_count),
+        buckets_(std::move(buckets)),
+        timing_(timing) {}
 
   const Signature& signature() const override { return signature_; }
   int instance_count() const override { return instance_count_; }
-  std::span<const std::int64_t> buckets() const override { return {}; }  // any number of rows runs as it is
+  // None: any number of rows runs as it is.
+  std::span<const std::int64_t> buckets() const override { return buckets_; }
   Result<std::unique_ptr<BackendInstance>> make_instance(int /*index*/) override {
     return std::unique_ptr<BackendInstance>(std::make_unique<IdentityInstance>(timing_));
   }
@@ -79,6 +86,7 @@ class IdentityModel final : public LoadedModel {
  private:
   const Signature signature_;
   const int instance_count_;
+  const std::vector<std::int64_t> buckets_;
   const Timing timing_;
 };
 
@@ -157,15 +165,17 @@ class IdentityBackend final : public Backend {
   Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& spec, const Progress& /*progress*/) override {
     FS_ASSIGN_OR_RETURN(const Timing timing, read_timing(spec.parameters));
     // Not said (-1) means no batch dimension: there is no file that could tell.
-    Signature signature{spec.inputs, spec.outputs, spec.max_batch_rows > 0 ? spec.max_batch_rows : 0};
+    const std::int64_t max_rows = std::max<std::int64_t>(wanted_batch_rows(spec), 0);
+    Signature signature{spec.inputs, spec.outputs, max_rows};
     FS_RETURN_IF_ERROR(check_signature(signature));
+    FS_RETURN_IF_ERROR(check_allowed_rows(spec, max_rows));
     if (spec.instance_count < 0) {
       return invalid_argument("instance_count: got " + std::to_string(spec.instance_count) +
                               ", want 0 or more");
     }
     const int instances = spec.instance_count == 0 ? 1 : spec.instance_count;
     return std::unique_ptr<LoadedModel>(
-        std::make_unique<IdentityModel>(std::move(signature), instances, timing));
+        std::make_unique<IdentityModel>(std::move(signature), instances, spec.allowed_rows, timing));
   }
 };
 

@@ -4,12 +4,18 @@
 #include <openvino/openvino.hpp>
 #include <string>
 
+#include "backend/allowed_rows.h"
 #include "backend/openvino_compile.h"
 #include "backend/openvino_config.h"
 #include "backend/openvino_files.h"
 #include "backend/openvino_instance.h"
+#include "backend/openvino_precision.h"
 #include "backend/openvino_signature.h"
 #include "backend/openvino_text.h"
+#include "backend/tune_cache.h"
+#include "backend/tuning.h"
+#include "base/cpu_budget.h"
+#include "base/log.h"
 
 namespace fastserve {
 namespace {
@@ -30,15 +36,31 @@ class OpenVinoModel final : public LoadedModel {
         resolved_(std::move(resolved)),
         config_(std::move(config)),
         plan_(std::move(plan)),
-        worth_running_(plan_.buckets.empty() && resolved_.signature.batches()
-                           ? static_buckets(resolved_.signature.max_batch_rows)
-                           : plan_.buckets) {}
+        precision_(execution_precision(plan_.sets.front()->sizes.front().model)),
+        runs_before_(CpuBudget::process().runs()) {}
 
   const Signature& signature() const override { return resolved_.signature; }
   int instance_count() const override { return plan_.instance_count; }
-  std::span<const std::int64_t> buckets() const override { return worth_running_; }
   // A dynamic compile runs any number of rows, but generates code for each one when it first comes.
-  bool pads() const override { return !plan_.buckets.empty(); }
+  std::span<const std::int64_t> buckets() const override { return plan_.rows; }
+  bool pads() const override { return plan_.pads; }
+  std::span<const int> cpus(int instance) const override {
+    const auto at = static_cast<std::size_t>(instance);
+    return at < plan_.cpus.size() ? std::span<const int>(plan_.cpus[at]) : std::span<const int>();
+  }
+
+  // What was found while others were at work is not worth keeping.
+  void warmed(std::span<const std::int64_t> rows) override {
+    if (!plan_.remembered || CpuBudget::process().runs() != runs_before_) return;
+    TunedShape shape = plan_.remembered->shape;
+    shape.most_rows = rows.empty() ? 0 : rows.back();
+    const Status stored = TuneCache(tune_settings().cache_directory).store(plan_.remembered->key, shape);
+    if (!stored.is_ok())
+      log(LogLevel::kWarning,
+          "the measured shape is not kept, it will be measured again: " + stored.message());
+  }
+
+  const ExecutionPrecision& precision() const { return precision_; }
 
   Result<std::unique_ptr<BackendInstance>> make_instance(int index) override {
     return openvino_guarded(
@@ -53,9 +75,11 @@ class OpenVinoModel final : public LoadedModel {
     std::map<std::string, std::string> all = {
         {"device", config_.device},
         {"format", std::string(file_.format)},
-        {"precision", property_of(model, "INFERENCE_PRECISION_HINT")},
+        {"precision", precision_.name},
+        {"precision_of_operations", precision_.nodes},
         {"streams", property_of(model, "NUM_STREAMS")},
         {"threads", property_of(model, "INFERENCE_NUM_THREADS")},
+        {"shape", plan_.shape},
         {"compiled_models", std::to_string(plan_.sets.size() * plan_.sets.front()->sizes.size())},
         {"prepared", prepared()},
         {"batching", resolved_.batching},
@@ -72,10 +96,10 @@ class OpenVinoModel final : public LoadedModel {
  private:
   std::string prepared() const {
     if (!resolved_.signature.batches()) return "as the model is";
-    if (plan_.buckets.empty())
-      return "dynamic, 1 to " + std::to_string(resolved_.signature.max_batch_rows) + " rows";
-    std::string text = "static:";
-    for (const std::int64_t rows : plan_.buckets) text += " " + std::to_string(rows);
+    const bool dynamic = plan_.sets.front()->sizes.front().rows == 0;
+    if (!plan_.pads) return "dynamic, 1 to " + std::to_string(resolved_.signature.max_batch_rows) + " rows";
+    std::string text = dynamic ? "dynamic, only:" : "static:";
+    for (const std::int64_t rows : plan_.rows) text += " " + std::to_string(rows);
     return text;
   }
 
@@ -83,14 +107,17 @@ class OpenVinoModel final : public LoadedModel {
   const OpenVinoSignature resolved_;
   const OpenVinoConfig config_;
   const CompiledPlan plan_;
-  const std::vector<std::int64_t> worth_running_;
+  const ExecutionPrecision precision_;
+  const CpuBudget::Runs runs_before_;
 };
 
 class OpenVinoBackend final : public Backend {
  public:
   std::string_view name() const override { return "openvino"; }
 
-  Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& spec, const Progress& progress) override {
+  Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& given, const Progress& progress) override {
+    LoadSpec spec = given;
+    spec.max_batch_rows = wanted_batch_rows(given);
     if (spec.instance_count < 0) {
       return invalid_argument("instance_count: got " + std::to_string(spec.instance_count) +
                               ", want 0 or more");
@@ -101,11 +128,15 @@ class OpenVinoBackend final : public Backend {
       report(progress, 0.0, "reading");
       FS_ASSIGN_OR_RETURN(const std::shared_ptr<ov::Model> model, read(file, config));
       FS_ASSIGN_OR_RETURN(OpenVinoSignature resolved, resolve(*model, spec));
+      FS_RETURN_IF_ERROR(check_allowed_rows(spec, resolved.signature.max_batch_rows));
       report(progress, kReadFraction, "compiling");
       FS_ASSIGN_OR_RETURN(CompiledPlan plan,
-                          compile_openvino(core(), model, resolved, config, spec.instance_count, progress));
-      return std::unique_ptr<LoadedModel>(std::make_unique<OpenVinoModel>(
-          std::move(file), std::move(resolved), std::move(config), std::move(plan)));
+                          compile_openvino(core(), model, resolved, config, spec, progress));
+      const bool pinned = config.has("INFERENCE_PRECISION_HINT") || config.has("EXECUTION_MODE_HINT");
+      auto loaded = std::make_unique<OpenVinoModel>(std::move(file), std::move(resolved), std::move(config),
+                                                    std::move(plan));
+      log(LogLevel::kInfo, precision_in_words(spec.model, loaded->precision(), pinned));
+      return std::unique_ptr<LoadedModel>(std::move(loaded));
     });
   }
 

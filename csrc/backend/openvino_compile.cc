@@ -1,14 +1,19 @@
 #include "backend/openvino_compile.h"
 
 #include <algorithm>
-#include <cstring>
 #include <openvino/op/constant.hpp>
 #include <optional>
+#include <set>
 #include <string>
 
-#include "backend/openvino_cpus.h"
+#include "backend/openvino_measure.h"
 #include "backend/openvino_shapes.h"
 #include "backend/openvino_text.h"
+#include "backend/openvino_tune.h"
+#include "backend/tuning.h"
+#include "base/cpu_budget.h"
+#include "base/cpu_limits.h"
+#include "base/numa.h"
 
 namespace fastserve {
 namespace {
@@ -22,57 +27,26 @@ std::size_t count_weights(const ov::Model& model) {
   return bytes;
 }
 
-ov::Shape smallest(const ov::PartialShape& partial) {
-  ov::Shape shape;
-  for (const ov::Dimension& dim : partial) {
-    shape.push_back(dim.is_static()
-                        ? static_cast<std::size_t>(dim.get_length())
-                        : static_cast<std::size_t>(std::max<std::int64_t>(dim.get_min_length(), 1)));
-  }
-  return shape;
-}
-
-// Best of some runs on zeros with one row. nullopt when the model does not take that (lengths of 1, indices of 0).
-// Asynchronously for a model with free shapes (see the header), which adds the hop to the figure.
-std::optional<Nanos> measure_one_run(ov::CompiledModel& compiled, bool fixed_shapes) {
-  constexpr int kRuns = 5;
-  try {
-    ov::InferRequest request = compiled.create_infer_request();
-    for (std::size_t i = 0; i < compiled.inputs().size(); ++i) {
-      ov::Tensor zeros(compiled.input(i).get_element_type(), smallest(compiled.input(i).get_partial_shape()));
-      if (zeros.get_byte_size() != 0) std::memset(zeros.data(), 0, zeros.get_byte_size());
-      request.set_input_tensor(i, zeros);
-    }
-    const auto run = [&] {
-      if (fixed_shapes) return request.infer();
-      request.start_async();
-      request.wait();
-    };
-    run();  // the first one allocates and generates code
-    Nanos best = kNever;
-    for (int i = 0; i < kRuns; ++i) {
-      const Nanos begin = monotonic_now();
-      run();
-      best = std::min(best, monotonic_now() - begin);
-    }
-    return best;
-  } catch (const std::exception&) {
-    return std::nullopt;
-  }
-}
-
 class Compiler {
  public:
   Compiler(ov::Core& core, const std::shared_ptr<ov::Model>& model, const OpenVinoSignature& resolved,
-           const OpenVinoConfig& config, int instance_count, const Progress& progress)
-      : core_(core), model_(model), resolved_(resolved), config_(config), progress_(progress) {
-    plan_.instance_count = std::max(instance_count, 1);
-    instances_given_ = instance_count > 0;
+           const OpenVinoConfig& config, const LoadSpec& spec, const Progress& progress)
+      : core_(core),
+        model_(model),
+        resolved_(resolved),
+        config_(config),
+        spec_(spec),
+        progress_(progress),
+        threads_(CpuBudget::process().threads()) {
+    plan_.instance_count = std::max(spec.instance_count, 1);
     plan_.weights_bytes = count_weights(*model);
+    const bool one_stream = config.has("NUM_STREAMS") && config.text("NUM_STREAMS") == "1";
     // Threads and streams in the user's hand: no plan of ours around them. One stream is what the light plan wants anyway.
-    const auto streams = config.properties.find("NUM_STREAMS");
-    streams_given_ = config.has("PERFORMANCE_HINT") ||
-                     (streams != config.properties.end() && streams->second.as<std::string>() != "1");
+    streams_given_ = config.has("PERFORMANCE_HINT") || (config.has("NUM_STREAMS") && !one_stream);
+    if (config.device == "CPU") nodes_ = read_nodes(affinity_cpus());
+    for (const InstanceGroup& group : spec.groups)
+      pinned_.insert(pinned_.end(), static_cast<std::size_t>(std::max(group.count, 0)), group.cpus);
+    narrow_threads();
   }
 
   Result<CompiledPlan> run() {
@@ -83,7 +57,7 @@ class Compiler {
     const std::int64_t rows = may_be_static ? 1 : 0;
     if (config_.device == "CPU" && small && !streams_given_ && fixed_shapes(rows)) {
       ov::CompiledModel first = compile(rows, light_properties());
-      const std::optional<Nanos> one_run = measure_one_run(first, true);
+      const std::optional<Nanos> one_run = measure_lone(first, true);
       if (one_run && *one_run < kLightRun) {
         plan_.one_run = *one_run;
         return light(Compiled{rows, std::move(first)}, may_be_static);
@@ -94,9 +68,11 @@ class Compiler {
 
  private:
   Result<CompiledPlan> light(const Compiled& first, bool prepared) {
-    if (prepared) plan_.buckets = static_buckets(resolved_.signature.max_batch_rows);
-    steps_ = std::max<std::size_t>(plan_.buckets.size(), 1) * static_cast<std::size_t>(plan_.instance_count);
-    const std::vector<std::int64_t> sizes = prepared ? plan_.buckets : std::vector<std::int64_t>{0};
+    plan_.shape = "one thread for each instance: a run is too short to share";
+    decide_sizes(prepared);
+    plan_.cpus = place_instances(plan_.instance_count, nodes_, pinned_);
+    const std::vector<std::int64_t> sizes = compiled_sizes(prepared);
+    steps_ = sizes.size() * static_cast<std::size_t>(plan_.instance_count);
     for (int i = 0; i < plan_.instance_count; ++i) {
       auto set = std::make_shared<CompiledSet>();
       for (const std::int64_t rows : sizes) {
@@ -112,24 +88,107 @@ class Compiler {
   }
 
   Result<CompiledPlan> shared(bool prepared) {
-    if (prepared) plan_.buckets = static_buckets(resolved_.signature.max_batch_rows);
-    const std::vector<std::int64_t> sizes = prepared ? plan_.buckets : std::vector<std::int64_t>{0};
+    const std::vector<std::int64_t> sizes = compiled_sizes(prepared);
+    std::optional<ov::CompiledModel> first = decide_streams(sizes);
+    decide_sizes(prepared);
+    plan_.cpus = place_instances(plan_.instance_count, {}, pinned_);  // streams are placed by OpenVINO itself
     steps_ = sizes.size();
     auto set = std::make_shared<CompiledSet>();
     for (const std::int64_t rows : sizes) {
-      set->sizes.push_back({rows, compile(rows, shared_properties())});
+      set->sizes.push_back({rows, first ? *first : compile(rows, shared_properties())});
       report();
     }
-    const bool fixed = fixed_shapes(sizes.front());
-    const auto one_run = measure_one_run(set->sizes.front().model, fixed);
+    plan_.sets.push_back(std::move(set));
+    decide_running(plan_.sets.front()->sizes.front());
+    return std::move(plan_);
+  }
+
+  // Where and how runs of this prepared model are to be made.
+  void decide_running(const Compiled& prepared) {
+    ov::CompiledModel model = prepared.model;  // counted, not copied
+    const bool fixed = fixed_shapes(prepared.rows);
+    const auto one_run = measure_lone(model, fixed);
     plan_.one_run = one_run.value_or(0);
     const bool is_light = one_run && *one_run < kLightRun;
     plan_.depth = config_.depth != 0 ? config_.depth : is_light && fixed ? 1 : kHeavyDepth;
     plan_.on_callers_thread = plan_.depth == 1 && fixed;
-    if (!instances_given_ && streams_given_) plan_.instance_count = streams_of(set->sizes.front().model);
-    plan_.sets.push_back(std::move(set));
-    return std::move(plan_);
+    const int streams = config_.device == "CPU" ? streams_of(model) : 1;
+    if (spec_.instance_count <= 0 && streams_given_) plan_.instance_count = streams;
+    if (config_.device != "CPU" || is_light) return;
+    const int threads = model.get_property(ov::inference_num_threads);
+    plan_.threads_of_run = std::max((threads + streams - 1) / streams, 1);
   }
+
+  // Streams of a model for which nothing is said. The compiled model, when that took one.
+  std::optional<ov::CompiledModel> decide_streams(const std::vector<std::int64_t>& sizes) {
+    plan_.shape = reason_not_to_measure(sizes);
+    if (!plan_.shape.empty()) return std::nullopt;
+    TuneTask task{spec_.model,   {},        {}, resolved_.signature.max_batch_rows, threads_, nodes(),
+                  kReadFraction, &progress_};
+    task.key = tune_key(*model_, options_in_words(), threads_);
+    task.compile = [&](int streams) {
+      plan_.instance_count = streams;
+      return compile(sizes.front(), shared_properties());
+    };
+    Tuned tuned = tune_streams(task);
+    plan_.instance_count = tuned.shape.streams;
+    plan_.shape = in_words(tuned.shape.streams) + ", " + tuned.why +
+                  (tuned.shape.measured.empty() ? "" : " (" + tuned.shape.measured + ")");
+    most_rows_ = tuned.shape.most_rows;
+    if (tuned.measured) plan_.remembered = Remembered{task.key, tuned.shape};
+    return tuned.compiled;
+  }
+
+  // "" when the number of streams is to be measured.
+  std::string reason_not_to_measure(const std::vector<std::int64_t>& sizes) const {
+    if (config_.device != "CPU") return "the device's own";
+    for (const char* name : {"PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_NUM_THREADS"}) {
+      if (config_.has(name)) return std::string("by ") + name;
+    }
+    if (spec_.instance_count > 0) return in_words(plan_.instance_count) + ", by instance_group";
+    const std::string one = in_words(1) + ", not measured: ";
+    if (!config_.tune.value_or(tune_settings().at_load)) return one + "tune is off";
+    if (sizes.size() > 1) return one + "each size is compiled by itself (prepared: static)";
+    if (OpenVinoShapes::needed(resolved_.signature)) return one + "free dimensions, so no input is typical";
+    return {};
+  }
+
+  static std::string in_words(int streams) {
+    return std::to_string(streams) + (streams == 1 ? " stream" : " streams");
+  }
+
+  std::string options_in_words() const {
+    std::string text;
+    for (const auto& [name, value] : config_.properties) text += name + "=" + value.as<std::string>() + " ";
+    return text + "max_rows=" + std::to_string(resolved_.signature.max_batch_rows);
+  }
+
+  void decide_sizes(bool prepared) {
+    if (!resolved_.signature.batches()) return;
+    plan_.pads = prepared || !spec_.allowed_rows.empty();
+    plan_.rows = spec_.allowed_rows.empty()
+                     ? prepared_sizes(resolved_.signature.max_batch_rows, prepared ? 0 : most_rows_)
+                     : spec_.allowed_rows;
+  }
+
+  // 0: one for any number of rows.
+  std::vector<std::int64_t> compiled_sizes(bool prepared) const {
+    if (!prepared) return {0};
+    return spec_.allowed_rows.empty() ? prepared_sizes(resolved_.signature.max_batch_rows)
+                                      : spec_.allowed_rows;
+  }
+
+  // CPUs of the configuration's instances together. OpenVINO takes no list of CPUs for its threads, only a number; and threads
+  // that were bound from outside would stay so for other models, because it uses them again.
+  void narrow_threads() {
+    std::set<int> cpus;
+    for (const std::vector<int>& of_instance : pinned_) {
+      if (of_instance.empty()) return;  // one that may run anywhere
+      cpus.insert(of_instance.begin(), of_instance.end());
+    }
+    if (!cpus.empty()) threads_ = std::min(threads_, static_cast<int>(cpus.size()));
+  }
+  int nodes() const { return std::max(static_cast<int>(nodes_.size()), 1); }
 
   std::shared_ptr<ov::Model> sized(std::int64_t rows) const {
     auto copy = model_->clone();
@@ -148,6 +207,7 @@ class Compiler {
     ov::AnyMap properties = config_.properties;
     properties.emplace("NUM_STREAMS", "1");
     properties.emplace("INFERENCE_NUM_THREADS", "1");
+    properties.emplace("ENABLE_CPU_PINNING", "NO");
     return properties;
   }
 
@@ -155,7 +215,8 @@ class Compiler {
     ov::AnyMap properties = config_.properties;
     if (config_.device != "CPU") return properties;
     if (!streams_given_) properties.emplace("NUM_STREAMS", std::to_string(plan_.instance_count));
-    properties.emplace("INFERENCE_NUM_THREADS", std::to_string(usable_cpus()));
+    properties.emplace("INFERENCE_NUM_THREADS", std::to_string(threads_));
+    properties.emplace("ENABLE_CPU_PINNING", nodes_.size() > 1 ? "YES" : "NO");
     return properties;
   }
 
@@ -176,9 +237,13 @@ class Compiler {
   const std::shared_ptr<ov::Model>& model_;
   const OpenVinoSignature& resolved_;
   const OpenVinoConfig& config_;
+  const LoadSpec& spec_;
   const Progress& progress_;
-  bool instances_given_ = false;
+  int threads_;
   bool streams_given_ = false;
+  std::vector<NumaNode> nodes_;
+  std::vector<std::vector<int>> pinned_;  // by the configuration, for each instance
+  std::int64_t most_rows_ = 0;            // known from a former load; 0: not
   std::size_t steps_ = 1;
   std::size_t done_ = 0;
   CompiledPlan plan_;
@@ -188,21 +253,21 @@ class Compiler {
 
 Result<CompiledPlan> compile_openvino(ov::Core& core, const std::shared_ptr<ov::Model>& model,
                                       const OpenVinoSignature& resolved, const OpenVinoConfig& config,
-                                      int instance_count, const Progress& progress) {
-  auto plan = openvino_guarded(Code::kInternal, "compiling for " + config.device, [&] {
-    return Compiler(core, model, resolved, config, instance_count, progress).run();
-  });
+                                      const LoadSpec& spec, const Progress& progress) {
+  auto plan = openvino_guarded(Code::kInternal, "compiling for " + config.device,
+                               [&] { return Compiler(core, model, resolved, config, spec, progress).run(); });
   if (!plan.is_ok() && plan.status().code() == Code::kInternal) {
     FS_RETURN_IF_ERROR(blame_property(core, config));
   }
   return plan;
 }
 
-std::vector<std::int64_t> static_buckets(std::int64_t max_rows) {
-  std::vector<std::int64_t> buckets;
-  for (std::int64_t rows = 1; rows < max_rows; rows *= 2) buckets.push_back(rows);
-  buckets.push_back(max_rows);
-  return buckets;
+std::vector<std::int64_t> prepared_sizes(std::int64_t max_rows, std::int64_t most) {
+  const std::int64_t last = most > 0 ? std::min(most, max_rows) : max_rows;
+  std::vector<std::int64_t> sizes;
+  for (std::int64_t rows = 1; rows < last; rows *= 2) sizes.push_back(rows);
+  sizes.push_back(last);
+  return sizes;
 }
 
 }  // namespace fastserve

@@ -7,7 +7,12 @@
 //  - Time of one run. Light models run on the caller's thread: start_async costs two thread hops (+12 us at best, +100 us on
 //    a busy machine). They get one thread per instance (11 us; two threads 15-17 us, and the second core belongs to the
 //    front end) and, being small, compiled models of their own: two streams of one compiled model cost 20-27 us a run, two
-//    models of one stream 11-13. Heavier ones run in OpenVINO's threads, so that the next batch is gathered meanwhile.
+//    models of one stream 11-13. Heavier ones run in OpenVINO's threads, so that the next batch is gathered meanwhile; their
+//    number of streams is measured (openvino_tune.h) unless the configuration says it.
+//
+// Threads are not pinned to CPUs with one memory node (ENABLE_CPU_PINNING NO unless the configuration says otherwise): OpenVINO
+// pins every compiled model from the same CPU on. Two models of one thread each then share one CPU (117 rows/s against 213),
+// two of two threads get 171 against 196. With several nodes it is the only way to keep a stream on one, so there they are.
 //
 // Only models whose every shape is known run on the caller's thread. With free shapes and one thread, the CPU plug-in
 // (2026.4) swallows errors of InferRequest::infer on a caller's thread and goes on with wrong shapes: 986 of 986 failing
@@ -17,11 +22,14 @@
 #include <cstdint>
 #include <memory>
 #include <openvino/openvino.hpp>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
 #include "backend/openvino_config.h"
 #include "backend/openvino_signature.h"
+#include "backend/tune_cache.h"
 #include "base/clock.h"
 #include "base/status.h"
 
@@ -45,13 +53,24 @@ struct CompiledSet {
   std::vector<Compiled> sizes;  // ascending by rows; one entry with rows 0 when dynamic or without batching
 };
 
+// What is to be kept once the warm-up has found the sizes.
+struct Remembered {
+  std::string key;
+  TunedShape shape;
+};
+
 struct CompiledPlan {
   std::vector<std::shared_ptr<const CompiledSet>> sets;  // one for all instances, or one each
-  std::vector<std::int64_t> buckets;                     // empty: any number of rows
+  std::vector<std::int64_t> rows;  // sizes that are worth running; empty: does not batch
+  bool pads = false;               // the device runs only these
   int instance_count = 1;
   int depth = 1;
   bool on_callers_thread = true;                // else asynchronously; only with depth 1
   Nanos one_run = 0;                            // measured with one row; 0 = could not be measured
+  int threads_of_run = 0;                       // what a run takes of the CPU budget; 0: nothing, it is light
+  std::string shape;                            // why so many streams, in words
+  std::vector<std::vector<int>> cpus;           // of each instance, where they are bound; else empty
+  std::optional<Remembered> remembered;         // for the cache, when the streams were measured just now
   std::size_t weights_bytes = 0;                // of the constants in the model file
   std::shared_ptr<const ov::Model> weightless;  // for OpenVinoShapes; nullptr when not needed
 };
@@ -59,9 +78,9 @@ struct CompiledPlan {
 // `model` has been through resolve_signature. Errors: INVALID_ARGUMENT for a property's value, INTERNAL otherwise; may throw.
 Result<CompiledPlan> compile_openvino(ov::Core& core, const std::shared_ptr<ov::Model>& model,
                                       const OpenVinoSignature& resolved, const OpenVinoConfig& config,
-                                      int instance_count, const Progress& progress);
+                                      const LoadSpec& spec, const Progress& progress);
 
-// 1, 2, 4, ... and max_rows.
-std::vector<std::int64_t> static_buckets(std::int64_t max_rows);
+// 1, 2, 4, ... and max_rows, which is not reached when `most` (> 0) is below it.
+std::vector<std::int64_t> prepared_sizes(std::int64_t max_rows, std::int64_t most = 0);
 
 }  // namespace fastserve

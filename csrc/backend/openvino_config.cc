@@ -1,17 +1,12 @@
 #include "backend/openvino_config.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cctype>
 #include <charconv>
-#include <cmath>
-#include <fstream>
 #include <openvino/opsets/opset8.hpp>
 #include <set>
 #include <vector>
 
-#include "backend/openvino_cpus.h"
 #include "backend/openvino_text.h"
 
 namespace fastserve {
@@ -75,6 +70,14 @@ Status read_depth(const std::string& text, int& depth) {
   return Status::ok();
 }
 
+Status read_tune(const std::string& text, std::optional<bool>& tune) {
+  if (text == "auto") return Status::ok();
+  if (text != "load" && text != "off")
+    return invalid_argument(field("tune") + ": got \"" + text + "\", want auto, load or off");
+  tune = text == "load";
+  return Status::ok();
+}
+
 }  // namespace
 
 Result<OpenVinoConfig> read_openvino_config(ov::Core& core,
@@ -89,10 +92,12 @@ Result<OpenVinoConfig> read_openvino_config(ov::Core& core,
       FS_RETURN_IF_ERROR(read_prepared(text, config.prepared));
     } else if (name == "depth") {
       FS_RETURN_IF_ERROR(read_depth(text, config.depth));
+    } else if (name == "tune") {
+      FS_RETURN_IF_ERROR(read_tune(text, config.tune));
     } else if (!in_capitals(name)) {
       return invalid_argument(
           field(name) +
-          ": unknown to backend 'openvino', want prepared, depth, DEVICE or a property of OpenVINO");
+          ": unknown to backend 'openvino', want prepared, depth, tune, DEVICE or a property of OpenVINO");
     } else if (!known.contains(name)) {
       return invalid_argument(field(name) + ": OpenVINO's " + config.device +
                               " device has no such property to set");
@@ -116,34 +121,6 @@ Status blame_property(ov::Core& core, const OpenVinoConfig& config) {
     }
   }
   return Status::ok();
-}
-
-namespace {
-
-std::string first_line(const char* path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
-// In a container /sys/fs/cgroup is the container's own group. cgroup v1 keeps the two numbers in two files.
-std::string cgroup_quota() {
-  std::string v2 = first_line("/sys/fs/cgroup/cpu.max");
-  if (!v2.empty()) return v2;
-  return first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " +
-         first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-}
-
-}  // namespace
-
-int usable_cpus() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  int cpus = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
-  if (const auto limit = parse_cpu_max(cgroup_quota()))
-    cpus = std::min(cpus, static_cast<int>(std::ceil(*limit)));
-  return std::max(cpus, 1);
 }
 
 }  // namespace fastserve

@@ -4,6 +4,8 @@
 //   prepared         "static": one compiled model per batch size; "dynamic": one for all; "auto" (default): see openvino_compile.h
 //   depth            "1" to "8" batches under way at once, or "auto" (default); 1 also means: on the instance's own thread,
 //                    unless shapes are free (see openvino_compile.h)
+//   tune             "load": measure how many streams serve it best (openvino_tune.h); "off": one; "auto" (default): as --tune says.
+//                    instance_group, NUM_STREAMS, INFERENCE_NUM_THREADS and PERFORMANCE_HINT pin it as well
 //   any other name in capitals is a property of OpenVINO (NUM_STREAMS, INFERENCE_NUM_THREADS, INFERENCE_PRECISION_HINT,
 //   PERFORMANCE_HINT, CACHE_DIR, ...) and handed over as it is.
 //
@@ -12,6 +14,7 @@
 
 #include <map>
 #include <openvino/openvino.hpp>
+#include <optional>
 #include <string>
 
 #include "base/status.h"
@@ -23,10 +26,12 @@ enum class Prepared { kAuto, kStatic, kDynamic };
 struct OpenVinoConfig {
   std::string device = "CPU";
   Prepared prepared = Prepared::kAuto;
-  int depth = 0;          // 0: decided by measurement
-  ov::AnyMap properties;  // as the user gave them, all of them strings
+  int depth = 0;             // 0: decided by measurement
+  std::optional<bool> tune;  // nullopt: as the process is set
+  ov::AnyMap properties;     // as the user gave them, all of them strings
 
   bool has(const std::string& key) const { return properties.contains(key); }
+  std::string text(const std::string& key) const { return properties.at(key).as<std::string>(); }
 };
 
 inline constexpr int kMaxDepth = 8;

@@ -38,6 +38,7 @@ OpenVinoInstance::OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const
     : set_(std::move(set)),
       resolved_(resolved),
       on_callers_thread_(plan.on_callers_thread),
+      threads_of_run_(plan.threads_of_run),
       flights_(static_cast<std::size_t>(plan.depth)) {
   if (plan.weightless != nullptr) shapes_ = std::make_unique<OpenVinoShapes>(*plan.weightless, resolved);
   const Signature& signature = resolved.signature;
@@ -55,6 +56,7 @@ OpenVinoInstance::OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const
     outputs_.push_back(output);
   }
   for (Flight& flight : flights_) {
+    flight.instance = this;
     for (const Compiled& size : set_->sizes) {
       ov::CompiledModel model = size.model;  // counted, not copied
       flight.runs.push_back({size.rows, model.create_infer_request(),
@@ -69,6 +71,8 @@ void OpenVinoInstance::start(Batch& batch) {
   if (flight == nullptr)
     return batch.finish(internal_error("more batches at once than the instance's depth"));
   flight->batch = &batch;
+  flight->counted = !PreparingScope::here();
+  if (flight->counted) CpuBudget::process().run_started();
   flight->run = find_run(*flight, batch.run_rows());
   if (flight->run == nullptr) {
     return land(*flight,
@@ -80,7 +84,20 @@ void OpenVinoInstance::start(Batch& batch) {
     return bind_outputs(*flight->run, batch);
   });
   if (!bound.is_ok()) return land(*flight, std::move(bound));
+  if (threads_of_run_ != 0) return take_turn(*flight);
   on_callers_thread_ ? run_here(*flight) : run_elsewhere(*flight);
+}
+
+// A heavy run starts when the budget has room for its threads: now, or later on the thread of a run that ends, which must not
+// be kept busy.
+void OpenVinoInstance::take_turn(Flight& flight) {
+  const auto on_turn = [](CpuBudget::Turn& turn) {
+    auto& waited = *static_cast<Flight*>(turn.owner);
+    waited.instance->run_elsewhere(waited);
+  };
+  flight.turn = {on_turn, &flight, threads_of_run_};
+  if (!CpuBudget::process().take(flight.turn)) return;
+  on_callers_thread_ ? run_here(flight) : run_elsewhere(flight);
 }
 
 OpenVinoInstance::Flight* OpenVinoInstance::free_flight() {
@@ -170,6 +187,9 @@ void OpenVinoInstance::run_elsewhere(Flight& flight) {
 // The flight is free before the batch is finished: finish() may wake the thread that starts the next one.
 void OpenVinoInstance::land(Flight& flight, Status status) {
   Batch* batch = flight.batch;
+  CpuBudget& budget = CpuBudget::process();
+  if (flight.counted) budget.run_ended();
+  if (threads_of_run_ != 0) budget.give_back(flight.turn);
   flight.busy.store(false, std::memory_order_release);
   batch->finish(std::move(status));
 }

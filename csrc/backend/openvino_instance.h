@@ -14,6 +14,7 @@
 #include "backend/openvino_compile.h"
 #include "backend/openvino_shapes.h"
 #include "backend/openvino_signature.h"
+#include "base/cpu_budget.h"
 #include "base/status.h"
 
 namespace fastserve {
@@ -44,6 +45,9 @@ class OpenVinoInstance final : public BackendInstance {
   };
   // One batch on its way.
   struct Flight {
+    CpuBudget::Turn turn;  // of a heavy run
+    OpenVinoInstance* instance = nullptr;
+    bool counted = false;   // in CpuBudget::runs
     std::vector<Run> runs;  // one per prepared size
     Run* run = nullptr;
     Batch* batch = nullptr;
@@ -66,11 +70,13 @@ class OpenVinoInstance final : public BackendInstance {
   Status collect(Run& run, Batch& batch);
   void run_here(Flight& flight);
   void run_elsewhere(Flight& flight);
+  void take_turn(Flight& flight);
   void land(Flight& flight, Status status);
 
   const std::shared_ptr<const CompiledSet> set_;
   const OpenVinoSignature& resolved_;
   const bool on_callers_thread_;
+  const int threads_of_run_;
   std::unique_ptr<OpenVinoShapes> shapes_;  // nullptr: no dimension is free but the rows
   std::vector<Output> outputs_;
   std::vector<Flight> flights_;

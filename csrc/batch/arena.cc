@@ -50,6 +50,12 @@ void BatchArena::recycle(Batch& batch) {
   arena.release();
 }
 
+void BatchArena::trim() {
+  take_returned();
+  for (Batch* batch : idle_) delete batch;
+  idle_.clear();
+}
+
 void BatchArena::close() { release(); }
 
 void BatchArena::release() {

@@ -27,6 +27,7 @@ class BatchArena {
   Batch* acquire();  // empty; throws std::bad_alloc
   // Gives back a batch that was never run: nobody has a BatchRef to it.
   static void give_back(Batch& batch) { recycle(batch); }
+  void trim();   // frees the idle batches; by whoever may acquire
   void close();  // the instance's end; batches that are out stay valid
 
   std::int64_t out() const { return references_.load(std::memory_order_relaxed) - 1; }  // batches handed out

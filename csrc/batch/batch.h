@@ -86,7 +86,8 @@ class Batch : public IntakeNode<Batch> {
   // Keeps alive what set_output pointed elsewhere; set in start(), dropped when the batch is used again. A response that is
   // kept may outlive the BackendInstance: its batch's own memory does so by itself.
   std::shared_ptr<void> device_memory;
-  Nanos dequeued = 0;   // pulled
+  std::uint64_t order = 0;  // batches of a version are numbered as they leave its queue, from 0 without a gap
+  Nanos dequeued = 0;       // pulled
   Nanos run_start = 0;  // gathered, handed to the backend
   Nanos run_end = 0;    // finish() was called
 

@@ -19,61 +19,81 @@ struct Taken {
 
 }  // namespace
 
-PendingSet::PendingSet(std::uint32_t default_priority)
-    : default_priority_(default_priority == 0 ? kMiddlePriority
-                                              : std::min(default_priority, kPriorityLevels)) {}
+void PendingSet::append(Request& request, std::size_t list) {
+  Waiting& place = request.waiting;
+  place.list = list;
+  List& to = lists_[list];
+  place.previous = to.tail;
+  place.next = nullptr;
+  (to.tail == nullptr ? to.head : to.tail->waiting.next) = &request;
+  to.tail = &request;
+  filled_ |= 1U << list;
+}
+
+void PendingSet::unlink(Request& request) {
+  const Waiting& place = request.waiting;
+  List& from = lists_[place.list];
+  (place.previous == nullptr ? from.head : place.previous->waiting.next) = place.next;
+  (place.next == nullptr ? from.tail : place.next->waiting.previous) = place.previous;
+  if (from.head == nullptr) filled_ &= ~(1U << place.list);
+}
 
 void PendingSet::add(Request& request) {
-  const std::uint32_t priority =
-      request.priority == 0 ? default_priority_ : std::min(request.priority, kPriorityLevels);
-  Waiting& place = request.waiting;
-  place.level = priority - 1;
-  Level& level = levels_[place.level];
-  place.previous = level.tail;
-  place.next = nullptr;
-  (level.tail == nullptr ? level.head : level.tail->waiting.next) = &request;
-  level.tail = &request;
-  filled_ |= 1U << place.level;
+  append(request, 2 * rules_.level_of(request.priority));
   ++size_;
-  place.heap_at = Waiting::kNotInHeap;
+  request.waiting.heap_at = Waiting::kNotInHeap;
   if (request.expires != kNever) heap_push(request);
 }
 
 void PendingSet::remove(Request& request) {
-  Waiting& place = request.waiting;
-  Level& level = levels_[place.level];
-  (place.previous == nullptr ? level.head : place.previous->waiting.next) = place.next;
-  (place.next == nullptr ? level.tail : place.next->waiting.previous) = place.previous;
-  if (level.head == nullptr) filled_ &= ~(1U << place.level);
+  unlink(request);
   --size_;
-  if (place.heap_at != Waiting::kNotInHeap) heap_remove(request);
+  if (request.waiting.heap_at != Waiting::kNotInHeap) heap_remove(request);
 }
 
-Request* PendingSet::first_from(std::size_t level) const {
-  const std::uint32_t filled = level >= kPriorityLevels ? 0 : filled_ >> level << level;
-  return filled == 0 ? nullptr : levels_[static_cast<std::size_t>(std::countr_zero(filled))].head;
+Request* PendingSet::first_from(std::size_t list) const {
+  const std::uint32_t filled = list >= kLists ? 0 : filled_ >> list << list;
+  return filled == 0 ? nullptr : lists_[static_cast<std::size_t>(std::countr_zero(filled))].head;
 }
 
 Request* PendingSet::first() const { return first_from(0); }
 
 Request* PendingSet::next(const Request& request) const {
-  return request.waiting.next != nullptr ? request.waiting.next : first_from(request.waiting.level + 1);
+  return request.waiting.next != nullptr ? request.waiting.next : first_from(request.waiting.list + 1);
 }
 
-Nanos PendingSet::oldest_enqueued() const {
-  Nanos oldest = kNever;
+Request* PendingSet::oldest() const {
+  Request* oldest = nullptr;
   for (std::uint32_t rest = filled_; rest != 0; rest &= rest - 1) {
-    oldest = std::min(oldest, levels_[static_cast<std::size_t>(std::countr_zero(rest))].head->times.enqueued);
+    Request* head = lists_[static_cast<std::size_t>(std::countr_zero(rest))].head;
+    if (oldest == nullptr || head->times.enqueued < oldest->times.enqueued) oldest = head;
   }
   return oldest;
 }
 
+Nanos PendingSet::oldest_enqueued() const {
+  const Request* request = oldest();
+  return request == nullptr ? kNever : request->times.enqueued;
+}
+
 Request* PendingSet::take_expired(Nanos now) {
   Taken taken;
-  while (earliest_expiry() <= now && !by_expiry_.empty()) {
+  while (!by_expiry_.empty() && earliest_expiry() <= now) {
     Request* request = by_expiry_.front();
-    remove(*request);
-    taken.append(request);
+    const std::size_t level = level_of(*request);
+    const bool delayed = request->deadline > now &&
+                         rules_.policy_of_level(level).on_timeout == QueuePolicy::OnTimeout::kDelay &&
+                         !request->cancelled.load(std::memory_order_acquire);
+    if (!delayed) {
+      remove(*request);
+      taken.append(request);
+      continue;
+    }
+    heap_remove(*request);
+    unlink(*request);
+    append(*request, 2 * level + 1);
+    request->expires = request->deadline;
+    if (request->expires != kNever) heap_push(*request);
   }
   return taken.first;
 }

@@ -18,6 +18,7 @@ void BatchRef::release() {
 
 void Request::cancel() {
   cancelled.store(true, std::memory_order_release);
+  if (parts != nullptr) parts->cancel();
   if (version != nullptr) version->notice_cancel();
 }
 
@@ -42,6 +43,10 @@ void Request::reset() {
   output_order.clear();
   waiting = {};
   times = {};
+  tap = nullptr;
+  fingerprint = 0;
+  is_part = false;
+  parts.reset();
   cancelled.store(false, std::memory_order_relaxed);
 }
 

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "batch/answer_tap.h"
 #include "memory/byte_buffer.h"
 #include "memory/scratch.h"
 #include "queue/completion_queue.h"
@@ -100,7 +101,7 @@ struct Waiting {
   Request* previous = nullptr;  // arrival order within the level
   Request* next = nullptr;
   std::size_t heap_at = kNotInHeap;
-  std::size_t level = 0;
+  std::size_t list = 0;  // of the set's lists
 };
 
 struct Request : IntakeNode<Request> {
@@ -129,7 +130,11 @@ struct Request : IntakeNode<Request> {
   Nanos expires = kNever;         // the earlier of deadline and enqueued + queue_timeout_ns
   Waiting waiting;
   StageTimes times;
-  Response response;  // the final one; streaming backends allocate others
+  AnswerTap* tap = nullptr;             // sees the final response before it goes out; nullptr = nobody
+  std::uint64_t fingerprint = 0;        // of the inputs, for the tap of the response cache
+  bool is_part = false;                 // of a larger request, which alone is counted in the statistics
+  std::unique_ptr<RequestParts> parts;  // when it is larger than a batch (engine/split_request.h)
+  Response response;                    // the final one; streaming backends allocate others
 
   // --- shared while the engine owns it -----------------------------------------------------------------------------
   // Set by the owner when the client went away: a request that has not started never runs and is answered CANCELLED.

@@ -48,6 +48,8 @@ class ServedVersion {
   // A request's handle, and one answer owed. Given back by abandon (it was refused), or by answered and release.
   bool try_begin_request() { return try_add(kHandle + kUnanswered); }
   void abandon_request() { subtract(kHandle + kUnanswered); }
+  // So many answers more are owed, by whoever owes one already: the parts of one request.
+  void begin_parts(std::int64_t more) { word_.fetch_add(more * kUnanswered, std::memory_order_relaxed); }
   // Final responses of `requests` requests were delivered.
   void answered(std::int64_t requests) { subtract(requests * kUnanswered); }
   // The same, and gives the caller's own handles back.

@@ -138,14 +138,35 @@ CallArguments call_arguments(std::string model, py::object inputs, std::string v
           std::move(request_id), priority,         timeout_seconds};
 }
 
+// (name, count, device; -1: every device); none at all: no limiter.
+using RateResources = std::vector<std::tuple<std::string, std::int64_t, int>>;
+
+static RateLimits rate_limits(const std::optional<RateResources>& given) {
+  RateLimits limits;
+  limits.on = given.has_value();
+  for (const auto& [name, count, device] : given.value_or(RateResources())) {
+    limits.resources.push_back({name, count, device});
+  }
+  return limits;
+}
+
 void register_engine(py::module_& module) {
   py::class_<PyEngine> engine(module, "Engine");
   register_trace(engine);
+  register_response_cache(engine);
+  register_scheduling(engine);
   engine
-      .def(py::init([](std::int64_t max_queue, int nice) {
-             return std::make_unique<PyEngine>(EngineOptions{nice, max_queue});
+      .def(py::init([](std::int64_t max_queue, int nice, const std::optional<RateResources>& rate_resources,
+                       std::uint64_t response_cache_bytes) {
+             EngineOptions options;
+             options.response_cache_bytes = response_cache_bytes;
+             options.loader_nice = nice;
+             options.default_max_queue_requests = max_queue;
+             options.rate_limits = rate_limits(rate_resources);
+             return std::make_unique<PyEngine>(std::move(options));
            }),
-           py::kw_only(), py::arg("default_max_queue_requests") = 0, py::arg("loader_nice") = 10)
+           py::kw_only(), py::arg("default_max_queue_requests") = 0, py::arg("loader_nice") = 10,
+           py::arg("rate_resources") = py::none(), py::arg("response_cache_bytes") = 0)
       .def(
           "add_plugin",
           [](PyEngine& self, std::string backend, std::string path) {

@@ -42,7 +42,12 @@ class PyEngine {
 
 void register_engine(pybind11::module_& module);
 void register_trace(pybind11::class_<PyEngine>& engine);
+void register_scheduling(pybind11::class_<PyEngine>& engine);
+void register_warm_up(pybind11::module_& module);  // before register_load_spec, which has it in signatures
+void register_load_spec(pybind11::module_& module);
+void register_response_cache(pybind11::class_<PyEngine>& engine);
 void register_status(pybind11::module_& module);
+void register_cpu(pybind11::module_& module);
 void register_async_port(pybind11::module_& module);
 
 // Keyword arguments that infer and submit share.

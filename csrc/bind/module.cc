@@ -79,5 +79,6 @@ PYBIND11_MODULE(_core, module) {
   module.def("set_log_sink", &fastserve::bind::use_sink, py::arg("sink"));
   fastserve::bind::register_status(module);
   fastserve::bind::register_engine(module);
+  fastserve::bind::register_cpu(module);
   fastserve::bind::register_async_port(module);
 }

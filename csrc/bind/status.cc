@@ -1,88 +1,12 @@
-// The read-only records of _core: specs, status, statistics.
+// The read-only records of _core: status, statistics. What is handed down is in load_spec.cc.
 #include <pybind11/stl.h>
 
 #include "bind/engine.h"
-#include "bind/errors.h"
 
 namespace py = pybind11;
 
 namespace fastserve::bind {
 namespace {
-
-TensorSpec make_spec(std::string name, const std::string& datatype, const std::vector<std::int64_t>& shape,
-                     bool optional) {
-  const auto dtype = parse_dtype(datatype);
-  if (!dtype)
-    raise(invalid_argument("datatype: got \"" + datatype + "\", want an OIP datatype such as FP32"));
-  if (shape.size() > kMaxRank) {
-    raise(invalid_argument("shape: got rank " + std::to_string(shape.size()) + ", want " +
-                           std::to_string(kMaxRank) + " or fewer"));
-  }
-  return {std::move(name), *dtype, Shape(shape), optional};
-}
-
-std::vector<std::int64_t> dims_of(const TensorSpec& spec) {
-  const auto dims = spec.shape.dims();
-  return {dims.begin(), dims.end()};
-}
-
-LoadSpec make_load_spec(std::string model, std::int64_t version, std::string backend, std::string path,
-                        std::int64_t max_batch_rows, std::vector<TensorSpec> inputs,
-                        std::vector<TensorSpec> outputs, int instance_count, std::int64_t max_queue_delay_us,
-                        std::int64_t max_queue_requests, std::vector<std::int64_t> preferred_rows,
-                        std::map<std::string, std::string> parameters,
-                        std::map<std::string, std::vector<std::string>> labels) {
-  LoadSpec spec;
-  spec.model = std::move(model);
-  spec.version = version;
-  spec.backend = std::move(backend);
-  spec.path = std::move(path);
-  spec.max_batch_rows = max_batch_rows;
-  spec.inputs = std::move(inputs);
-  spec.outputs = std::move(outputs);
-  spec.instance_count = instance_count;
-  spec.limits.max_queue_delay_ns = max_queue_delay_us * kMicrosecond;
-  spec.limits.max_queue_requests = max_queue_requests;
-  spec.limits.preferred_rows = std::move(preferred_rows);
-  spec.parameters = std::move(parameters);
-  spec.labels = std::move(labels);
-  return spec;
-}
-
-void register_specs(py::module_& module) {
-  py::class_<TensorSpec>(module, "TensorSpec")
-      .def(py::init(&make_spec), py::arg("name"), py::arg("datatype"), py::arg("shape"),
-           py::arg("optional") = false)
-      .def_readonly("name", &TensorSpec::name)
-      .def_property_readonly("datatype",
-                             [](const TensorSpec& self) { return std::string(dtype_name(self.dtype)); })
-      .def_property_readonly("shape", &dims_of)
-      .def_readonly("optional", &TensorSpec::optional);
-  py::class_<LoadSpec>(module, "LoadSpec")
-      .def(py::init(&make_load_spec), py::arg("model"), py::arg("version") = 1, py::kw_only(),
-           py::arg("backend") = "", py::arg("path") = "", py::arg("max_batch_rows") = -1,
-           py::arg("inputs") = py::tuple(), py::arg("outputs") = py::tuple(), py::arg("instance_count") = 0,
-           py::arg("max_queue_delay_us") = 0, py::arg("max_queue_requests") = 0,
-           py::arg("preferred_rows") = py::tuple(), py::arg("parameters") = py::dict(),
-           py::arg("labels") = py::dict())
-      .def_readonly("model", &LoadSpec::model)
-      .def_readonly("version", &LoadSpec::version)
-      .def_readonly("backend", &LoadSpec::backend)
-      .def_readonly("path", &LoadSpec::path)
-      .def_readonly("max_batch_rows", &LoadSpec::max_batch_rows)
-      .def_readonly("inputs", &LoadSpec::inputs)
-      .def_readonly("outputs", &LoadSpec::outputs)
-      .def_readonly("instance_count", &LoadSpec::instance_count)
-      .def_property_readonly(
-          "max_queue_delay_us",
-          [](const LoadSpec& self) { return self.limits.max_queue_delay_ns / kMicrosecond; })
-      .def_property_readonly("max_queue_requests",
-                             [](const LoadSpec& self) { return self.limits.max_queue_requests; })
-      .def_property_readonly("preferred_rows",
-                             [](const LoadSpec& self) { return self.limits.preferred_rows; })
-      .def_readonly("parameters", &LoadSpec::parameters)
-      .def_readonly("labels", &LoadSpec::labels);
-}
 
 void register_version_status(py::module_& module) {
   py::class_<VersionStatus>(module, "VersionStatus")
@@ -128,6 +52,8 @@ void register_statistics(py::module_& module) {
       .def_readonly("other", &VersionStatistics::other)
       .def_readonly("requests_rejected", &VersionStatistics::requests_rejected)
       .def_readonly("batch_rows", &VersionStatistics::batch_rows)
+      .def_readonly("cache_hit", &VersionStatistics::cache_hit)
+      .def_readonly("cache_miss", &VersionStatistics::cache_miss)
       .def_readonly("queue", &VersionStatistics::queue)
       .def_readonly("compute_input", &VersionStatistics::compute_input)
       .def_readonly("compute_infer", &VersionStatistics::compute_infer)
@@ -135,13 +61,15 @@ void register_statistics(py::module_& module) {
       .def_readonly("batches", &VersionStatistics::batches)
       .def_readonly("pending", &VersionStatistics::pending)
       .def_readonly("in_flight", &VersionStatistics::in_flight)
-      .def_readonly("stage_seconds", &VersionStatistics::stage_seconds);
+      .def_readonly("stage_seconds", &VersionStatistics::stage_seconds)
+      .def_readonly("expired_executed", &VersionStatistics::expired_executed);
 }
 
 }  // namespace
 
 void register_status(py::module_& module) {
-  register_specs(module);
+  register_warm_up(module);
+  register_load_spec(module);
   register_version_status(module);
   register_statistics(module);
 }

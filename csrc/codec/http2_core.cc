@@ -10,7 +10,6 @@ namespace {
 using Core = Http2Core;
 
 constexpr std::size_t kPooledStreams = 64;
-constexpr std::size_t kKeepHeadBytes = 4096;
 constexpr std::size_t kFieldOverhead = 32;  // RFC 9113 section 6.5.2
 constexpr std::array<std::uint8_t, 8> kDrainPing = {'d', 'r', 'a', 'i', 'n', 0, 0, 0};
 
@@ -30,30 +29,24 @@ int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd*, void* user
 
 int on_begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* user_data) {
   Core& core = core_of(user_data);
-  core.head_text.clear();
-  core.head_text.shrink(kKeepHeadBytes);
-  core.head_fields.clear();
-  core.head_list_bytes = core.head_count = 0;
+  core.begin_head();
   if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) core.open(frame->hd.stream_id);
   return 0;
 }
 
 // A list that is too long ends the connection: skipping the rest of the block would leave HPACK's table out of step, and
 // decoding it without end is the attack.
-int on_header(nghttp2_session*, const nghttp2_frame* frame, const std::uint8_t* name, std::size_t name_size,
-              const std::uint8_t* value, std::size_t value_size, std::uint8_t, void* user_data) {
+int on_header(nghttp2_session*, const nghttp2_frame* frame, nghttp2_rcbuf* name, nghttp2_rcbuf* value,
+              std::uint8_t, void* user_data) {
   Core& core = core_of(user_data);
-  core.head_list_bytes += name_size + value_size + kFieldOverhead;
-  ++core.head_count;
-  if (core.head_list_bytes > core.limits.max_header_list_bytes || core.head_count > core.limits.max_headers) {
+  core.head_list_bytes += nghttp2_rcbuf_get_buf(name).len + nghttp2_rcbuf_get_buf(value).len + kFieldOverhead;
+  if (core.head_list_bytes > core.limits.max_header_list_bytes ||
+      core.head_count >= core.limits.max_headers) {
     core.fail(Http2Error::kEnhanceYourCalm, "header_list_too_large");
     return NGHTTP2_ERR_CALLBACK_FAILURE;
   }
-  if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;  // trailers are dropped
-  core.head_text.append(name, name_size);
-  const std::size_t name_end = core.head_text.size();
-  core.head_text.append(value, value_size);
-  core.head_fields.push_back({name_end, core.head_text.size()});
+  if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) core.keep_field(name, value);  // trailers are dropped
+  ++core.head_count;
   return 0;
 }
 
@@ -76,6 +69,7 @@ int on_frame_recv(nghttp2_session*, const nghttp2_frame* frame, void* user_data)
       break;
     case NGHTTP2_SETTINGS:
       core.greeted = true;
+      core.ok_trailer = 0;  // a smaller table drops entries, and the next block must say so
       break;
     case NGHTTP2_PING:
       if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 && core.drain == Core::Drain::kNoticed &&
@@ -114,7 +108,9 @@ ssize_t on_send(nghttp2_session*, const std::uint8_t* data, std::size_t size, in
     core.blocked = true;
     return NGHTTP2_ERR_WOULDBLOCK;
   }
-  core.out->append(std::as_bytes(std::span(data, size)));
+  const std::span frame(data, size);
+  core.out->append(std::as_bytes(frame));
+  if (size >= kHttp2FrameHeadBytes && data[3] == NGHTTP2_HEADERS) core.note_sent_head(frame);
   return static_cast<ssize_t>(size);
 }
 
@@ -130,14 +126,14 @@ ssize_t on_read_body(nghttp2_session*, StreamId id, std::uint8_t*, std::size_t l
   *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
   if (n == stream->queued_bytes() && stream->ended) {
     *flags |= NGHTTP2_DATA_FLAG_EOF;
-    if (core.submit_trailers(*stream)) *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+    stream->own_trailer = n != 0 && stream->ok_trailers ? core.ok_trailer : std::uint8_t{0};
+    if (stream->own_trailer == 0 && core.submit_trailers(*stream)) *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
   }
   return static_cast<ssize_t>(n);
 }
 
 int on_send_data(nghttp2_session*, nghttp2_frame* frame, const std::uint8_t* head, std::size_t length,
                  nghttp2_data_source*, void* user_data) {
-  constexpr std::size_t kHeadBytes = 9;
   Core& core = core_of(user_data);
   if (core.out->bytes() >= core.limits.write_high_water_bytes) {
     core.blocked = true;
@@ -146,7 +142,12 @@ int on_send_data(nghttp2_session*, nghttp2_frame* frame, const std::uint8_t* hea
   Http2Stream* stream = core.find(frame->hd.stream_id);
   // Reset between reading and sending: nothing of this frame is out yet, drop it.
   if (stream == nullptr || stream->queued_bytes() < length) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-  core.out->append(std::as_bytes(std::span(head, kHeadBytes)));
+  if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 && stream->own_trailer != 0) {
+    core.send_with_own_trailer(
+        *stream, std::span<const std::uint8_t, kHttp2FrameHeadBytes>(head, kHttp2FrameHeadBytes), length);
+    return 0;
+  }
+  core.out->append(std::as_bytes(std::span(head, kHttp2FrameHeadBytes)));
   stream->pop(length, *core.out);
   return 0;
 }
@@ -180,7 +181,7 @@ const nghttp2_session_callbacks* callbacks() {
     if (nghttp2_session_callbacks_new(&c) != 0) throw std::bad_alloc();
     nghttp2_session_callbacks_set_on_begin_frame_callback(c, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
-    nghttp2_session_callbacks_set_on_header_callback(c, on_header);
+    nghttp2_session_callbacks_set_on_header_callback2(c, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame_recv);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data_chunk_recv);
     nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
@@ -200,7 +201,8 @@ nghttp2_session* new_session(Core* core) {
   // Its own allowance of RST_STREAMs goes by the wall clock; Http2FloodGuard counts them, and earlier.
   nghttp2_option_set_stream_reset_rate_limit(option, UINT32_MAX, UINT32_MAX);
   nghttp2_session* session = nullptr;
-  const int rc = nghttp2_session_server_new2(&session, callbacks(), core, option);
+  nghttp2_mem memory = core->memory->for_session();  // the session copies it
+  const int rc = nghttp2_session_server_new3(&session, callbacks(), core, option, &memory);
   nghttp2_option_del(option);
   if (rc != 0) throw std::bad_alloc();
   return session;
@@ -236,6 +238,7 @@ Http2Core::Http2Core(Http2Events& events_in, const Http2Limits& limits_in)
 Http2Core::~Http2Core() {
   error = failed ? error : Http2Error::kCancel;
   close_all();
+  drop_fields_from(0);
   nghttp2_session_del(session);
   while (pool != nullptr) delete std::exchange(pool, pool->next);
 }
@@ -253,6 +256,7 @@ Http2Stream* Http2Core::open(StreamId id) {
   stream->next = live;
   if (live != nullptr) live->prev = stream;
   live = stream;
+  found = stream;
   nghttp2_session_set_stream_user_data(session, id, stream);
   return stream;
 }
@@ -263,6 +267,7 @@ void Http2Core::close(Http2Stream& stream, std::uint32_t code) {
     events.on_closed(stream.id, static_cast<Http2Error>(code));
   }
   nghttp2_session_set_stream_user_data(session, stream.id, nullptr);
+  found = nullptr;
   (stream.prev != nullptr ? stream.prev->next : live) = stream.next;
   if (stream.next != nullptr) stream.next->prev = stream.prev;
   stream.recycle();
@@ -314,43 +319,6 @@ void Http2Core::submit_head(Http2Stream& stream, std::span<const Http2Header> he
   stream.answered = true;
   stream.ended = stream.ended || !with_body;
   nghttp2_submit_response(session, stream.id, nv, headers.size(), with_body ? &body : nullptr);
-}
-
-bool Http2Core::submit_trailers(Http2Stream& stream) {
-  constexpr std::size_t kMaxTrailers = 16;
-  const auto trailers = stream.trailers();
-  if (trailers.empty()) return false;
-  std::array<nghttp2_nv, kMaxTrailers> nv;
-  const std::size_t count = std::min(trailers.size(), kMaxTrailers);
-  for (std::size_t i = 0; i < count; ++i) nv[i] = to_nv(trailers[i]);
-  return nghttp2_submit_trailer(session, stream.id, nv.data(), count) == 0;
-}
-
-void Http2Core::announce(Http2Stream& stream, bool end_stream) {
-  Http2Head head;
-  head.end_stream = end_stream;
-  head_views.clear();
-  std::size_t at = 0;
-  for (const Field& f : head_fields) {
-    const std::string_view name = head_text.view().substr(at, f.name_end - at);
-    const std::string_view value = head_text.view().substr(f.name_end, f.value_end - f.name_end);
-    at = f.value_end;
-    if (name.empty() || name.front() != ':') {
-      head_views.push_back({name, value, false});
-    } else if (name == ":path") {
-      head.path = value;
-    } else if (name == ":method") {
-      head.method = value;
-    } else if (name == ":authority") {
-      head.authority = value;
-    } else if (name == ":scheme") {
-      head.scheme = value;
-    }
-  }
-  head.fields = head_views;
-  stream.announced = true;
-  ++announced;
-  events.on_request(stream.id, head);
 }
 
 void Http2Core::end(Http2Stream& stream) {

@@ -74,7 +74,8 @@ void Http2Session::respond(StreamId id, std::span<const Http2Header> headers, Ou
   Http2Stream* stream = core_->find(id);
   if (stream == nullptr || stream->answered) return message.clear();
   stream->push(std::move(message));
-  stream->set_trailers(trailers);
+  stream->ok_trailers = trailers.data() == kGrpcOkTrailers;
+  if (!stream->ok_trailers) stream->set_trailers(trailers);
   stream->ended = true;
   core_->submit_head(*stream, headers, true);
 }

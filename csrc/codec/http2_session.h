@@ -64,6 +64,8 @@ struct Http2Head {
   std::string_view scheme;
   std::span<const Http2Header> fields;  // without the pseudo-headers, in the order received
   bool end_stream = false;              // no body: on_end follows at once
+  bool repeated =
+      false;  // but for end_stream all is as in the last request of the connection: what was read from it holds
 
   std::string_view find(std::string_view name) const {  // the first of that name; "" when absent
     for (const Http2Header& f : fields) {

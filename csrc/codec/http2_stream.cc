@@ -100,7 +100,8 @@ void Http2Stream::recycle() {
   trailer_text_.shrink(kKeepBytes);
   id = 0;
   data = nullptr;
-  announced = remote_end = answered = reset = ended = false;
+  announced = remote_end = answered = reset = ended = ok_trailers = false;
+  own_trailer = 0;
   next = prev = nullptr;
 }
 

@@ -16,12 +16,15 @@ namespace fastserve {
 class Http2Stream {
  public:
   StreamId id = 0;
-  void* data = nullptr;         // the front end's
-  bool announced = false;       // on_request was called: owes an on_closed
-  bool remote_end = false;      // END_STREAM received
-  bool answered = false;        // response HEADERS submitted, or reset: no second answer
-  bool reset = false;           // we reset it: no further events but on_closed
-  bool ended = false;           // the answer is complete but for what is queued
+  void* data = nullptr;      // the front end's
+  bool announced = false;    // on_request was called: owes an on_closed
+  bool remote_end = false;   // END_STREAM received
+  bool answered = false;     // response HEADERS submitted, or reset: no second answer
+  bool reset = false;        // we reset it: no further events but on_closed
+  bool ended = false;        // the answer is complete but for what is queued
+  bool ok_trailers = false;  // it ends with kGrpcOkTrailers, in place of trailers()
+  std::uint8_t own_trailer =
+      0;  // the last DATA frame is followed by this byte as a HEADERS frame; 0: nghttp2 sends trailers
   Http2Stream* next = nullptr;  // list of live streams, or of pooled ones
   Http2Stream* prev = nullptr;
 

@@ -5,7 +5,7 @@
 
 namespace fastserve {
 
-void WriteQueue::append(std::span<const std::byte> bytes) {
+void WriteQueue::append_slowly(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const std::span<std::byte> at = room(bytes.size());
     std::memcpy(at.data(), bytes.data(), at.size());
@@ -56,6 +56,10 @@ void WriteQueue::consume(std::size_t bytes) {
 void WriteQueue::clear() {
   pieces_.clear();
   head_ = bytes_ = 0;
+  if (chunks_.size() == 1 && spare_ == nullptr) {  // filled anew
+    tail_used_ = 0;
+    return;
+  }
   drop_chunks_before(first_chunk_ + chunks_.size());
 }
 
@@ -67,8 +71,7 @@ std::span<std::byte> WriteQueue::room(std::size_t wanted) {
   std::byte* at = chunks_.back().get() + tail_used_;
   const std::size_t given = std::min(wanted, kChunkBytes - tail_used_);
   const std::size_t chunk = first_chunk_ + chunks_.size() - 1;
-  if (head_ < pieces_.size() && pieces_.back().data + pieces_.back().size == at &&
-      pieces_.back().keep == nullptr && pieces_.back().chunk == chunk) {
+  if (tail_grows()) {
     pieces_.back().size += given;
   } else {
     pieces_.push_back({at, given, nullptr, chunk});

@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -25,7 +26,16 @@ class WriteQueue {
   WriteQueue(const WriteQueue&) = delete;
   WriteQueue& operator=(const WriteQueue&) = delete;
 
-  void append(std::span<const std::byte> bytes);  // copies
+  void append(std::span<const std::byte> bytes) {  // copies
+    if (!bytes.empty() && tail_used_ + bytes.size() <= kChunkBytes && tail_grows()) [[likely]] {
+      std::memcpy(chunks_.back().get() + tail_used_, bytes.data(), bytes.size());
+      pieces_.back().size += bytes.size();
+      tail_used_ += bytes.size();
+      bytes_ += bytes.size();
+      return;
+    }
+    append_slowly(bytes);
+  }
   void append(std::string_view text) { append(std::as_bytes(std::span(text.data(), text.size()))); }
   // `bytes` stay valid while `keep` lives; below kReferenceBytes they are copied all the same.
   void reference(std::span<const std::byte> bytes, const std::shared_ptr<const void>& keep);
@@ -48,6 +58,12 @@ class WriteQueue {
     std::shared_ptr<const void> keep;  // nullptr: the bytes lie in a chunk
     std::size_t chunk = 0;             // number of that chunk; chunks_[chunk - first_chunk_]
   };
+  // The last piece is the end of the last chunk.
+  bool tail_grows() const {
+    return head_ < pieces_.size() && pieces_.back().keep == nullptr &&
+           pieces_.back().chunk == first_chunk_ + chunks_.size() - 1;
+  }
+  void append_slowly(std::span<const std::byte> bytes);
   std::span<std::byte> room(
       std::size_t wanted);  // at least one byte, at most `wanted`, behind the last piece
   void pop_front();

@@ -4,7 +4,7 @@
 
 namespace fastserve {
 
-Engine::Engine(EngineOptions options) : impl_(std::make_unique<Impl>(options)) {}
+Engine::Engine(EngineOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 
 Engine::~Engine() {
   drain(kNever);
@@ -72,19 +72,29 @@ bool Engine::ready(std::string_view model, std::string_view version) const {
   return impl_->snapshot(generation)->find(model, version).is_ok();
 }
 
+Result<std::shared_ptr<ModelVersion>> Engine::Impl::find_contents(std::string_view model,
+                                                                  std::int64_t number) {
+  const std::lock_guard lock(mutex);
+  if (Record* record = find_record(model, number); record != nullptr) {
+    if (record->serving) return record->serving;
+    if (record->draining) return record->draining;
+  }
+  return not_found("Request for unknown model: '" + std::string(model) + "' version " +
+                   std::to_string(number) + " is not found");
+}
+
 Result<VersionStatistics> Engine::statistics(std::string_view model, std::int64_t version) const {
-  std::shared_ptr<ModelVersion> found;
-  {
-    const std::lock_guard lock(impl_->mutex);
-    if (Impl::Record* record = impl_->find_record(model, version); record != nullptr) {
-      found = record->serving ? record->serving : record->draining;
-    }
-  }
-  if (!found) {
-    return not_found("Request for unknown model: '" + std::string(model) + "' version " +
-                     std::to_string(version) + " is not found");
-  }
+  FS_ASSIGN_OR_RETURN(const auto found, impl_->find_contents(model, version));
   return read_statistics(*found);
+}
+
+ResponseCacheTotals Engine::response_cache() const {
+  return impl_->cache == nullptr ? ResponseCacheTotals{} : impl_->cache->totals();
+}
+
+Result<SchedulingView> Engine::scheduling(std::string_view model, std::int64_t version) const {
+  FS_ASSIGN_OR_RETURN(const auto found, impl_->find_contents(model, version));
+  return read_scheduling(*found);
 }
 
 }  // namespace fastserve

@@ -17,7 +17,9 @@
 #include "base/status.h"
 #include "batch/request.h"
 #include "batch/served_version.h"
+#include "engine/read_scheduling.h"
 #include "model/version_state.h"
+#include "sched/rate_limiter.h"
 
 namespace fastserve {
 
@@ -48,19 +50,22 @@ struct VersionStatistics {
   std::int64_t last_inference_ms = 0;  // wall clock, since the epoch; 0 = never
   StageTotal success;                  // whole request, as the next four
   StageTotal cancel;                   // in the queue, by their owner
-  StageTotal rejected;                 // too many waited, or the queue timeout passed
+  StageTotal rejected;                 // too many waited, too late to be in time, or the queue timeout passed
   StageTotal fail;                     // all others: by the backend, or `other`
   StageTotal other;  // the part of `fail` that no backend is to blame for: deadline, unloaded
+  // A hit is a success with no time in the queue and nothing computed; a miss is counted when it is looked up.
+  StageTotal cache_hit, cache_miss;
   StageTotal queue, compute_input, compute_infer, compute_output;
   std::vector<BatchSizeTotal> batches;
   std::int64_t pending = 0;    // waiting now
   std::int64_t in_flight = 0;  // accepted, not yet answered
-  // By reason; they are what `rejected`, `cancel` and `other` sum up: "queue_full", "queue_timeout", "cancelled",
-  // "deadline", "unloading".
+  // By reason; they are what `rejected`, `cancel` and `other` sum up: "queue_full", "too_late", "queue_timeout",
+  // "cancelled", "deadline", "unloading".
   std::map<std::string, std::uint64_t> requests_rejected;
   // "queue", "gather", "execute", "total" of successful requests, "encode" of answers that were written to a socket.
   std::map<std::string, Histogram> stage_seconds;
   Histogram batch_rows;  // sizes of executed batches; upper bounds are rows
+  std::uint64_t expired_executed = 0;  // requests handed to the device after their deadline: 0
 };
 
 struct VersionStatus {
@@ -77,9 +82,20 @@ struct VersionStatus {
   std::map<std::string, std::string> properties;  // device, precision, streams ...
 };
 
+// Of the response cache (engine/response_cache.h), which all models share.
+struct ResponseCacheTotals {
+  std::uint64_t capacity_bytes = 0;  // 0: there is none
+  std::uint64_t bytes = 0;
+  std::uint64_t entries = 0;
+  std::uint64_t evictions = 0;  // for want of room
+  std::uint64_t too_large = 0;  // answers that were not kept, because they are larger than the cache
+};
+
 struct EngineOptions {
   int loader_nice = 10;                         // priority of the thread that loads, while it loads
   std::int64_t default_max_queue_requests = 0;  // 0 = 1024 (LoadSpec.limits may say otherwise)
+  std::uint64_t response_cache_bytes = 0;       // for LoadSpec.response_cache; 0: such models are served uncached
+  RateLimits rate_limits;                       // --rate-limit, --rate-limit-resource (sched/rate_limiter.h)
 };
 
 class Engine {
@@ -113,6 +129,8 @@ class Engine {
   Result<ServedVersion*> resolve(std::string_view model, std::string_view version) const;
   bool ready(std::string_view model, std::string_view version) const;
   Result<VersionStatistics> statistics(std::string_view model, std::int64_t version) const;
+  ResponseCacheTotals response_cache() const;
+  Result<SchedulingView> scheduling(std::string_view model, std::int64_t version) const;
 
   struct Impl;  // engine/engine_impl.h
   Impl& impl() { return *impl_; }
@@ -133,7 +151,7 @@ class Submitter {
   // request.completions. Not OK: the request is still the caller's, nothing was delivered. Does not wake an instance: see flush.
   Status submit(Request& request);
 
-  // Whether the version's statistics have the last refusal already (queue full): who counts refusals leaves it out.
+  // Whether the version's statistics have the last refusal already (queue full, too late): who counts refusals leaves it out.
   bool refusal_counted() const;
 
   // Wakes the instances that got work since the last flush: once per loop pass, not once per request.

@@ -10,6 +10,7 @@
 
 #include "base/cache_line.h"
 #include "engine/engine.h"
+#include "engine/response_cache.h"
 #include "engine/trace.h"
 #include "model/model_version.h"
 #include "model/version_table.h"
@@ -28,12 +29,14 @@ struct Engine::Impl {
   };
   using Versions = std::map<std::int64_t, Record>;
 
-  explicit Impl(EngineOptions options_in) : options(options_in) {}
+  explicit Impl(EngineOptions options_in) : options(std::move(options_in)), limiter(options.rate_limits), cache(make_cache(options)) {}
 
   const EngineOptions options;
   BackendRegistry registry;
   ExpiryTimer timer;
+  RateLimiter limiter;  // outlives the instances of `models`
   Tracer tracer;
+  const std::unique_ptr<ResponseCache> cache;  // nullptr: no answers are kept. Outlives the versions
 
   mutable std::mutex mutex;  // guards the four below; never held while a backend works or a drain waits
   std::map<std::string, Versions, std::less<>> models;
@@ -51,7 +54,11 @@ struct Engine::Impl {
   Result<std::shared_ptr<ModelVersion>> begin_unload(std::string_view model, std::int64_t number);
   void retire(const std::shared_ptr<ModelVersion>& version, Nanos drain_ns);
   void forget(const std::shared_ptr<ModelVersion>& version);  // after retire
+  static std::unique_ptr<ResponseCache> make_cache(const EngineOptions& options);
+  void attach_cache(ModelVersion& version);  // when its configuration asks for it, before it is published
   Record* find_record(std::string_view model, std::int64_t number);
+  // The one that serves, else the one that drains.
+  Result<std::shared_ptr<ModelVersion>> find_contents(std::string_view model, std::int64_t number);
 };
 
 // `duration` from now, without overflow.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/log.h"
 #include "engine/engine_impl.h"
 #include "engine/loader_priority.h"
 
@@ -36,7 +37,7 @@ Status check_spec(const LoadSpec& spec) {
     return invalid_argument("max_queue_delay_ns: got " + std::to_string(spec.limits.max_queue_delay_ns) +
                             ", want 0 or more");
   }
-  return Status::ok();
+  return check_queue_limits(spec.queue);
 }
 
 LoadSpec completed(LoadSpec spec, const EngineOptions& options) {
@@ -97,10 +98,28 @@ Status Engine::Impl::admit_load(const LoadSpec& spec, std::shared_ptr<ModelVersi
   Record& record = models[spec.model][spec.version];
   if (record.loading)
     return {Code::kAlreadyExists, version_text(spec.model, spec.version) + " is loading already"};
-  out = record.loading = std::make_shared<ModelVersion>(completed(spec, options), timer);
+  out = record.loading = std::make_shared<ModelVersion>(completed(spec, options), timer, &limiter);
+  attach_cache(*out);
   record.failed.reset();
   publish();
   return Status::ok();
+}
+
+std::unique_ptr<ResponseCache> Engine::Impl::make_cache(const EngineOptions& options) {
+  if (options.response_cache_bytes == 0) return nullptr;
+  return std::make_unique<ResponseCache>(options.response_cache_bytes);
+}
+
+// As in Triton both must be on, the server's cache and the model's.
+void Engine::Impl::attach_cache(ModelVersion& version) {
+  if (!version.spec().response_cache) return;
+  if (cache != nullptr) {
+    version.cached = cache->make_version();
+  } else {
+    log(LogLevel::kWarning, version_text(version.name, version.number) +
+                                " asks for the response cache, which is off (--response-cache-bytes 0): "
+                                "served uncached");
+  }
 }
 
 Status Engine::Impl::run_load(ModelVersion& version, const Progress& progress) {
@@ -117,7 +136,7 @@ Status Engine::Impl::run_load(ModelVersion& version, const Progress& progress) {
     }
     FS_RETURN_IF_ERROR(version.load(*backend.value(), progress));
   }
-  return version.start();  // its threads inherit the priority that is normal again
+  return version.start();
 }
 
 Status Engine::Impl::finish_load(const std::shared_ptr<ModelVersion>& version, const Status& loaded) {
@@ -178,6 +197,7 @@ void Engine::Impl::retire(const std::shared_ptr<ModelVersion>& version, Nanos dr
     version->refuse_waiting();
     version->wait_unused(kNever);
   }
+  if (version->cached != nullptr) cache->forget(*version->cached);
   version->destroy();
 }
 

@@ -65,18 +65,19 @@ void read_outcomes(const Statistics& from, VersionStatistics& out) {
     return {read(counter.count), read(counter.ns)};
   };
   const StageTotal full = total(Outcome::kQueueFull);
+  const StageTotal too_late = total(Outcome::kTooLate);
   const StageTotal timeout = total(Outcome::kQueueTimeout);
   const StageTotal deadline = total(Outcome::kDeadline);
   const StageTotal unloading = total(Outcome::kUnloading);
   out.cancel = total(Outcome::kCancelled);
-  out.rejected = full + timeout;
+  out.rejected = full + too_late + timeout;
   out.other = deadline + unloading;
   out.fail = total(Outcome::kBackend) + out.other;
-  out.requests_rejected = {{"queue_full", full.count},
-                           {"queue_timeout", timeout.count},
-                           {"cancelled", out.cancel.count},
-                           {"deadline", deadline.count},
-                           {"unloading", unloading.count}};
+  for (std::size_t i = 0; i < kOutcomes; ++i) {
+    const auto outcome = static_cast<Outcome>(i);
+    if (outcome != Outcome::kBackend)
+      out.requests_rejected.emplace(outcome_name(outcome), total(outcome).count);
+  }
 }
 
 BatchSizeTotal read_size(const Shards& shards, std::int64_t rows) {
@@ -84,11 +85,12 @@ BatchSizeTotal read_size(const Shards& shards, std::int64_t rows) {
   out.rows = rows;
   std::uint64_t count = 0;
   for (const auto& shard : shards) {
-    const SizeCounter& size = shard->of_rows(rows);
-    count += read(size.count);
-    out.compute_input.ns += read(size.gather_ns);
-    out.compute_infer.ns += read(size.execute_ns);
-    out.compute_output.ns += read(size.scatter_ns);
+    const SizeCounter* size = shard->of_rows(rows);
+    if (size == nullptr) continue;
+    count += read(size->count);
+    out.compute_input.ns += read(size->gather_ns);
+    out.compute_infer.ns += read(size->execute_ns);
+    out.compute_output.ns += read(size->scatter_ns);
   }
   out.compute_input.count = out.compute_infer.count = out.compute_output.count = count;
   return out;
@@ -139,10 +141,15 @@ VersionStatistics read_statistics(ModelVersion& version) {
   out.queue = queue.total();
   out.compute_input = gather.total();
   out.compute_infer = execute.total();
-  out.compute_output = {out.success.count, sum(shards, &StatisticsShard::scatter_ns)};
+  out.compute_output = {out.compute_infer.count, sum(shards, &StatisticsShard::scatter_ns)};
+  if (version.cached != nullptr) {
+    out.cache_hit = {read(version.cached->hits), read(version.cached->hit_ns)};
+    out.cache_miss = {read(version.cached->misses), read(version.cached->miss_ns)};
+  }
   read_sizes(from, out);
   out.pending = version.queue().waiting();
   out.in_flight = version.unanswered();
+  out.expired_executed = read(from.expired_executed);
   out.stage_seconds = {{"queue", queue.seconds()},
                        {"gather", gather.seconds()},
                        {"execute", execute.seconds()},

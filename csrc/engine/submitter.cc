@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "engine/engine_impl.h"
+#include "engine/split_request.h"
 
 namespace fastserve {
 namespace {
@@ -31,11 +32,6 @@ Status order_outputs(const ModelVersion& version, Request& request) {
     request.output_order.push_back(at);
   }
   return Status::ok();
-}
-
-Nanos expiry_of(const Request& request, Nanos now) {
-  if (request.queue_timeout_ns <= 0 || request.queue_timeout_ns > kNever - now) return request.deadline;
-  return std::min(request.deadline, now + request.queue_timeout_ns);
 }
 
 }  // namespace
@@ -79,18 +75,46 @@ struct Submitter::Impl {
     }
   }
 
-  static Status prepare(const ModelVersion& version, Request& request) {
+  static Status prepare(ModelVersion& version, Request& request) {
     request.input_order.resize(version.signature.inputs.size());
     FS_ASSIGN_OR_RETURN(request.rows,
                         validate(version.signature, version.name, request.inputs, request.input_order));
     FS_RETURN_IF_ERROR(order_outputs(version, request));
     request.times.enqueued = monotonic_now();
-    request.expires = expiry_of(request, request.times.enqueued);
+    request.expires = version.queue().expiry_of(request, request.times.enqueued);
     if (request.deadline <= request.times.enqueued) return {Code::kDeadlineExceeded, "Deadline Exceeded"};
     return Status::ok();
   }
 
-  // `owes_ring`: the queue was empty, so somebody has to look at it.
+  static void withdraw(ModelVersion& version, Request& request) {
+    request.tap = nullptr;
+    request.parts.reset();
+    version.abandon_request();
+  }
+
+  static Status split(ModelVersion& version, Request& request) {
+    if (request.rows <= version.signature.max_batch_rows) return Status::ok();
+    try {
+      request.parts = std::make_unique<SplitRequest>(version, request);
+      return Status::ok();
+    } catch (const std::bad_alloc&) {
+      withdraw(version, request);
+      return {Code::kResourceExhausted,
+              "no memory for the parts of a request of " + std::to_string(request.rows) + " rows"};
+    }
+  }
+
+  // Whether one of them found the queue empty.
+  static bool push_parts(ModelVersion& version, Request& request) {
+    const std::span<Request> parts = static_cast<SplitRequest&>(*request.parts).parts();
+    version.begin_parts(static_cast<std::int64_t>(parts.size()) - 1);
+    version.queue().admit_parts(request, parts);
+    bool owes_ring = false;
+    for (Request& part : parts) owes_ring = version.queue().push(part) || owes_ring;
+    return owes_ring;
+  }
+
+  // `owes_ring`: the queue was empty, so somebody has to look at it. No version: it is answered already.
   Status submit(Request& request, ModelVersion*& version, bool& owes_ring) {
     refusal_counted = false;
     if (request.completions == nullptr) return invalid_argument("completions: got none");
@@ -99,15 +123,20 @@ struct Submitter::Impl {
       version->abandon_request();
       return status;
     }
-    if (!version->queue().admit()) {
+    if (version->cached != nullptr && engine.cache->answer(*version, request)) {
+      version = nullptr;
+      return Status::ok();
+    }
+    if (version->signature.max_request_rows != 0) FS_RETURN_IF_ERROR(split(*version, request));
+    if (Status status = version->queue().admit(request); !status.is_ok()) {
       refusal_counted = true;
-      version->abandon_request();
-      return unavailable("Exceeds maximum queue size");
+      withdraw(*version, request);
+      return status;
     }
     request.version = version;
     const Nanos expires = request.expires;
     const bool cancelled = request.cancelled.load(std::memory_order_relaxed);
-    owes_ring = version->queue().push(request);
+    owes_ring = request.parts == nullptr ? version->queue().push(request) : push_parts(*version, request);
     // From here on the request may be answered, and recycled by the owner of its completion queue.
     if (expires != kNever) version->queue().announce_expiry(expires);
     if (cancelled) version->queue().notice_cancel();
@@ -142,7 +171,8 @@ Result<Response*> Submitter::infer(Request& request) {
   ModelVersion* version = nullptr;
   bool owes_ring = false;
   FS_RETURN_IF_ERROR(impl_->submit(request, version, owes_ring));
-  if (Instance* instance = version->claim_idle(); instance != nullptr) {
+  Instance* const instance = version == nullptr ? nullptr : version->claim_idle();
+  if (instance != nullptr) {
     instance->run_claimed();
   } else if (owes_ring) {
     version->queue().ring();

@@ -14,11 +14,13 @@ constexpr std::size_t kIovecs = 32;
 
 // sendmsg instead of writev: MSG_NOSIGNAL spares the process a SIGPIPE. Bytes written, -1 = full, -2 = broken.
 ssize_t send_some(int fd, std::span<iovec> pieces) {
+  constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
   msghdr message{};
   message.msg_iov = pieces.data();
   message.msg_iovlen = pieces.size();
   while (true) {
-    const ssize_t sent = ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent = pieces.size() == 1 ? ::send(fd, pieces[0].iov_base, pieces[0].iov_len, kFlags)
+                                            : ::sendmsg(fd, &message, kFlags);
     if (sent >= 0) return sent;
     if (errno == EINTR) continue;
     return errno == EAGAIN || errno == EWOULDBLOCK ? -1 : -2;

@@ -46,7 +46,20 @@ void GrpcConnection::feed(std::span<const std::byte> bytes, Nanos now) {
   if (!session_.feed(bytes, now).is_ok()) failed_ = true;
 }
 
+// A ModelInfer without deadline or compression: its headers say nothing else that matters. Clients repeat their headers, so
+// this is read once and holds for the requests that follow.
+bool GrpcConnection::is_plain_infer(const Http2Head& head) const {
+  return head.path == kInferPath && head.method == "POST" &&
+         is_grpc_content_type(head.find("content-type")) && head.find("grpc-encoding").empty() &&
+         head.find("grpc-timeout").empty() && !loop_.limits().compress_answers;
+}
+
 void GrpcConnection::on_request(StreamId stream, const Http2Head& head) {
+  if (!head.repeated) plain_infer_ = is_plain_infer(head);
+  if (plain_infer_) {
+    too_many_calls(open_call(stream, CallKind::kGrpcInfer));
+    return;
+  }
   if (head.method != "POST" || !is_grpc_content_type(head.find("content-type"))) {
     const Http2Header answer[] = {{":status", head.method != "POST" ? "405" : "415", true}};
     session_.send_headers(stream, answer, true);
@@ -55,32 +68,41 @@ void GrpcConnection::on_request(StreamId stream, const Http2Head& head) {
   begin_call(stream, head);
 }
 
+Call& GrpcConnection::open_call(StreamId stream, CallKind kind) {
+  Call& call = loop_.new_call(*this, kind);
+  call.stream = stream;
+  call.deframer = GrpcDeframer(loop_.limits().max_message_bytes);
+  call.answer_coding = Compression::kIdentity;
+  session_.set_stream_data(stream, &call);
+  call.request.times.received = now_;
+  return call;
+}
+
+// Work of streams that were reset still counts: a client cannot pile up more than it may have open.
+bool GrpcConnection::too_many_calls(Call& call) {
+  const std::uint32_t limit = loop_.limits().max_streams;
+  const std::size_t open = calls_.size() - stream_calls_;
+  if (open <= limit) return false;
+  refuse(call, {Code::kResourceExhausted, "connection has " + std::to_string(open) + " calls in work, want " +
+                                              std::to_string(limit) + " or fewer"});
+  return true;
+}
+
 void GrpcConnection::begin_call(StreamId stream, const Http2Head& head) {
   const IoLimits& limits = loop_.limits();
   const bool hot = head.path == kInferPath;
   const bool streams = !hot && head.path == kStreamInferPath;
-  Call& call = loop_.new_call(*this, hot       ? CallKind::kGrpcInfer
-                                     : streams ? CallKind::kGrpcStream
-                                               : CallKind::kGrpcCold);
-  call.stream = stream;
-  call.deframer = GrpcDeframer(limits.max_message_bytes);
+  Call& call = open_call(stream, hot       ? CallKind::kGrpcInfer
+                                 : streams ? CallKind::kGrpcStream
+                                           : CallKind::kGrpcCold);
   const std::string_view encoding = head.find("grpc-encoding");
   call.deframer.set_encoding(encoding);
-  call.answer_coding = Compression::kIdentity;
   if (!encoding.empty() || limits.compress_answers) {
     call.answer_coding =
         choose_grpc_encoding(encoding, head.find("grpc-accept-encoding"), limits.compress_answers);
   }
-  session_.set_stream_data(stream, &call);
-  call.request.times.received = now_;
   if (call.kind == CallKind::kGrpcCold) copy_metadata(head, call);
-  // Work of streams that were reset still counts: a client cannot pile up more than it may have open.
-  if (const std::size_t open = calls_.size() - stream_calls_; open > limits.max_streams) {
-    refuse(call,
-           {Code::kResourceExhausted, "connection has " + std::to_string(open) + " calls in work, want " +
-                                          std::to_string(limits.max_streams) + " or fewer"});
-    return;
-  }
+  if (too_many_calls(call)) return;
   if (const std::string_view text = head.find("grpc-timeout"); !text.empty()) {
     const auto timeout = parse_grpc_timeout(text);
     if (!timeout) {

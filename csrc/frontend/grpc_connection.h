@@ -44,6 +44,9 @@ class GrpcConnection final : public Connection, private Http2Events {
   void on_closed(StreamId stream, Http2Error error) override;
 
   Call* call_of(StreamId stream) const { return static_cast<Call*>(session_.stream_data(stream)); }
+  bool is_plain_infer(const Http2Head& head) const;
+  Call& open_call(StreamId stream, CallKind kind);
+  bool too_many_calls(Call& call);  // refuses it
   void begin_call(StreamId stream, const Http2Head& head);
   void begin_stream(Call& rpc, const Http2Head& head);
   void end_stream(Call& rpc);
@@ -73,9 +76,10 @@ class GrpcConnection final : public Connection, private Http2Events {
   std::vector<GrpcStream*> with_work_;
   std::size_t stream_calls_ = 0;  // of calls_, those that are requests of open streams
   Http2Session session_;
-  ByteBuffer unpacked_;     // where messages are decompressed to
-  bool announced_ = false;  // the client knows which encodings we take
-  Nanos now_ = 0;           // of the current feed, which is the last sign of life
+  ByteBuffer unpacked_;       // where messages are decompressed to
+  bool announced_ = false;    // the client knows which encodings we take
+  bool plain_infer_ = false;  // what the last request's head asks for, see is_plain_infer
+  Nanos now_ = 0;             // of the current feed, which is the last sign of life
   Nanos opened_ = 0;
   Nanos pinged_ = 0;          // when we asked for one; 0: not since the last
   bool failed_ = false;       // the session refused its peer

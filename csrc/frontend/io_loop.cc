@@ -223,10 +223,12 @@ void IoLoop::finish_pass() {
   if (in_pass_) return;
   for (int rounds = 0; rounds < kMostRounds; ++rounds) {
     while (!dirty_.empty()) {
-      for (Connection* connection : std::exchange(dirty_, {})) {
+      flushing_.swap(dirty_);  // flush may make others dirty; both keep their memory
+      for (Connection* connection : flushing_) {
         connection->dirty_ = false;
         flush(*connection);
       }
+      flushing_.clear();
     }
     answers_.sent();
     submitter_.flush();  // may run cheap models
@@ -301,6 +303,7 @@ Status IoLoop::submit(Call& call) {
   if (!status.is_ok()) return status;
   call.in_engine = true;
   ++in_engine_;
+  ++submitted_;
   return Status::ok();
 }
 

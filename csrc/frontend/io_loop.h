@@ -86,7 +86,8 @@ class IoLoop final : public ColdPort {
   void on_wake();
   void begin_pass();
   void end_pass();
-  void note_pass(Nanos took);  // by drivers that measure their passes
+  void note_pass(Nanos took);                             // by drivers that measure their passes
+  std::uint64_t submitted() const { return submitted_; }  // requests that the engine took, since the start
 
   // --- the rest of a pass
   std::vector<Call*> take_cold() { return std::exchange(cold_, {}); }
@@ -153,10 +154,12 @@ class IoLoop final : public ColdPort {
   std::vector<Call*> idle_calls_;
   std::size_t idle_bytes_ = 0;  // message capacity that idle calls keep
   std::size_t in_engine_ = 0;
+  std::uint64_t submitted_ = 0;
   std::vector<Call*> cold_;
   std::vector<ColdMessage> cold_messages_;
   std::vector<Call*> cancelled_;
   std::vector<Connection*> dirty_;  // have output to flush at the end of the pass
+  std::vector<Connection*> flushing_;
   std::vector<Connection*> attention_;
   AnswerClock answers_;
   Nanos received_at_ = 0;         // the last bytes of any connection

@@ -22,6 +22,7 @@
 #include "frontend/cold_queue.h"
 #include "frontend/io_loop.h"
 #include "frontend/mailbox.h"
+#include "frontend/pass_pacing.h"
 
 namespace fastserve {
 
@@ -104,6 +105,7 @@ class IoThread {
   Mailbox mailbox_;
   IoLoop io_;
   Port port_{*this};
+  PassPacing pacing_;
   std::atomic<std::size_t> connections_{0};
   std::unordered_map<Socket*, std::unique_ptr<Socket>> sockets_;
   std::vector<Socket*> listeners_;

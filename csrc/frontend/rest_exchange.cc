@@ -165,6 +165,7 @@ void answer_refusal(const Call& call, const RestRefusal& why, RestAnswer& out) {
   out.status = why.http_status;
   out.headers.push_back({"content-type", "application/json"});
   if (why.http_status == kUnsupportedMediaType) out.headers.push_back({"accept-encoding", kOurCodings});
+  if (why.http_status == 503) out.headers.push_back({"retry-after", "1"});  // seconds; RFC 9110, 10.2.3
   out.body.own.append(error_body(why.message));
   pack(call, out);
 }

@@ -16,34 +16,43 @@
 
 #include "backend/backend.h"
 #include "batch/served_version.h"
+#include "model/cached_version.h"
 #include "model/version_state.h"
 #include "sched/expiry_timer.h"
-#include "sched/instance.h"
+#include "sched/instance_set.h"
 #include "sched/model_queue.h"
+#include "sched/order_gate.h"
+#include "sched/rate_limiter.h"
 
 namespace fastserve {
 
 class ModelVersion final : public ServedVersion {
  public:
-  ModelVersion(const LoadSpec& spec, ExpiryTimer& timer);
+  // `limiter` outlives the contents; nullptr: no rate limits.
+  ModelVersion(const LoadSpec& spec, ExpiryTimer& timer, RateLimiter* limiter = nullptr);
   ~ModelVersion();
 
   // --- loader thread, in this order
   // NEW > LOADING > WARMING; every instance has run every bucket. On error FAILED(reason), contents destroyed.
   Status load(Backend& backend, const Progress& progress);
-  Status start();                   // threads; WARMING > READY
-  void drain_begin();               // READY > DRAINING: no new handle, what was admitted is answered
-  bool wait_unused(Nanos until);    // handles back to zero; false at `until`
+  Status start();                 // WARMING > READY; threads come with the first ring (sched/instance_set.h)
+  void drain_begin();             // READY > DRAINING: no new handle, what was admitted is answered
+  bool wait_unused(Nanos until);  // handles back to zero; false at `until`
   bool wait_answered(Nanos until);  // every admitted request answered; false at `until`
   void refuse_waiting();            // the queue's rest is answered UNAVAILABLE
   void destroy();                   // DRAINING > UNLOADED; unused
 
   // --- submitters that hold a handle
   ModelQueue& queue() { return *queue_; }
-  Instance* claim_idle();  // nullptr: all busy. Else run_claimed() must follow
+  Instance* claim_idle() {
+    return instances_.claim_idle();
+  }  // nullptr: all busy. Else run_claimed() must follow
   // Runs or starts on this thread, which has other things to do, what waits and takes it no time; false: ring the queue's bell.
   bool start_here();
   void notice_cancel() override;
+
+  // Set before the version is published: its answers are cached (engine/response_cache.h).
+  std::unique_ptr<CachedVersion> cached;
 
   // --- any thread
   struct View {
@@ -61,6 +70,7 @@ class ModelVersion final : public ServedVersion {
   const std::vector<std::int64_t>& buckets() const { return buckets_; }
   const std::map<std::string, std::string>& properties() const { return properties_; }
   int instance_count() const { return instance_count_; }
+  std::size_t threads() const { return instances_.threads(); }
   bool described() const;  // from WARMING on the above and `signature` are fixed
 
  private:
@@ -68,11 +78,13 @@ class ModelVersion final : public ServedVersion {
   Status load_contents(Backend& backend, const Progress& progress);
   Status adopt(std::unique_ptr<LoadedModel> model);
   Status make_instances();
+  Result<InstanceSetup> setup_of(int index);
   Progress observed(const Progress& progress);
   void tear_down();
 
   const LoadSpec spec_;
   ExpiryTimer& timer_;
+  RateLimiter* const limiter_;
   std::string platform_;
   std::vector<std::int64_t> buckets_;
   std::map<std::string, std::string> properties_;
@@ -80,7 +92,8 @@ class ModelVersion final : public ServedVersion {
 
   std::unique_ptr<ModelQueue> queue_;  // part of the shell: late submitters ring its bell
   std::unique_ptr<LoadedModel> model_;
-  std::vector<std::unique_ptr<Instance>> instances_;
+  std::unique_ptr<OrderGate> order_;  // preserve_ordering
+  InstanceSet instances_;
 
   mutable std::mutex view_mutex_;  // guards view_ and described_
   View view_;

@@ -1,8 +1,11 @@
 #include "sched/instance.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <exception>
 
 #include "base/log.h"
@@ -28,23 +31,49 @@ constexpr std::size_t kSpareBatches = 6;
 }  // namespace
 
 Instance::Instance(ModelQueue& queue, std::unique_ptr<BackendInstance> backend,
-                   std::span<const std::int64_t> buckets, HostAllocator& allocator)
+                   std::span<const std::int64_t> buckets, HostAllocator& allocator, InstanceSetup setup)
     : queue_(queue),
       backend_(std::move(backend)),
       buckets_(buckets.begin(), buckets.end()),
-      depth_(std::max(backend_->depth(), 1)),
+      line_(queue.instances.add(std::move(setup.name), std::max(backend_->depth(), 1))),
       arena_(new BatchArena(queue.version().signature, allocator,
-                            static_cast<std::size_t>(depth_) + kSpareBatches)),
-      shard_(queue.statistics.add_shard()) {}
+                            static_cast<std::size_t>(line_.depth) + kSpareBatches)),
+      shard_(queue.statistics.add_shard()),
+      cpus_(std::move(setup.cpus)),
+      order_(setup.order),
+      seat_(std::move(setup.seat)) {
+  if (seat_ != nullptr) seat_->sit(*this);
+}
 
 Instance::~Instance() {
+  if (seat_ != nullptr) seat_->withdraw();  // from here on nobody wakes it
   if (spare_ != nullptr) BatchArena::give_back(*spare_);
   arena_->close();
 }
 
-void Instance::start_thread(const std::string& name) {
-  thread_ = std::thread([this] { loop(); });
-  ::pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
+// Whoever starts it lends it nothing: its CPUs are its own, or those of the process.
+Status Instance::start_thread(const std::string& name, std::size_t stack_bytes) {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  for (const int cpu : cpus_) CPU_SET(cpu, &cpus);
+  const bool known = !cpus_.empty() || ::sched_getaffinity(::getpid(), sizeof cpus, &cpus) == 0;
+  pthread_attr_t attributes;
+  ::pthread_attr_init(&attributes);
+  if (known) ::pthread_attr_setaffinity_np(&attributes, sizeof cpus, &cpus);
+  if (stack_bytes != 0) ::pthread_attr_setstacksize(&attributes, stack_bytes);
+  const int error = ::pthread_create(&thread_, &attributes, &enter, this);
+  ::pthread_attr_destroy(&attributes);
+  if (error != 0) {
+    return unavailable("no thread for instance '" + line_.name + "': " + std::strerror(error));
+  }
+  started_ = true;
+  ::pthread_setname_np(thread_, name.substr(0, 15).c_str());
+  return Status::ok();
+}
+
+void* Instance::enter(void* self) {
+  static_cast<Instance*>(self)->loop();
+  return nullptr;
 }
 
 void Instance::request_stop() {
@@ -53,7 +82,7 @@ void Instance::request_stop() {
 }
 
 void Instance::join() {
-  if (thread_.joinable()) thread_.join();
+  if (std::exchange(started_, false)) ::pthread_join(thread_, nullptr);
 }
 
 void Instance::loop() {
@@ -68,9 +97,9 @@ void Instance::loop() {
       continue;
     }
     const Nanos wait_until = pull_until_full();
-    const bool room = has_room();
+    const bool waits_for_work = has_room() && !awaits_seat_;
     release_claim();
-    if (room) {
+    if (waits_for_work) {
       queue_.bell.wait(queue_ticket, wait_until);
     } else {
       own_bell_.wait(own_ticket, kNever);
@@ -82,23 +111,41 @@ void Instance::loop() {
 Nanos Instance::pull_until_full() {
   Nanos wait_until = kNever;
   bool owes_ring = !has_room();  // woken at full depth: another instance may be free
-  while (has_room() && pull_one(wait_until, owes_ring, true)) {
+  while (has_room() && may_pull(owes_ring) && pull_one(wait_until, owes_ring, true)) {
   }
   send_held();
-  if (owes_ring) queue_.bell.ring();
+  if (owes_ring) queue_.ring();
   return wait_until;
+}
+
+// Claim holder (own thread, when there is a seat). True: the resources for one more batch are in hand.
+bool Instance::may_pull(bool& owes_ring) {
+  if (seat_ == nullptr) return true;
+  if (!has_work()) {
+    awaits_seat_ = false;
+    seat_->withdraw();  // out of the line in which the end of its last batch may have put it
+    return false;
+  }
+  awaits_seat_ = !seat_->acquire();
+  owes_ring = owes_ring || awaits_seat_;  // another instance may need less
+  return !awaits_seat_;
 }
 
 // `comes_back`: the caller pulls again as soon as this batch is started or done, so cheap work is left to it.
 bool Instance::pull_one(Nanos& wait_until, bool& owes_ring, bool comes_back) {
   Batch* batch = empty_batch();
   if (batch == nullptr) {
+    if (seat_ != nullptr) seat_->give_up();
     wait_until = monotonic_now() + kRetryNs;
     return false;
   }
   const Nanos now = monotonic_now();
-  const ModelQueue::Pull pull = queue_.pull(*batch, now);
+  // Overdue is not done: while something runs, later than now (QueueView::starts_at).
+  const Nanos starts_at =
+      in_flight() == 0 ? 0 : std::max(now + 1, line_.expected_end.load(std::memory_order_relaxed));
+  const ModelQueue::Pull pull = queue_.pull(*batch, line_.cost, now, starts_at);
   if (pull.taken == 0) {
+    if (seat_ != nullptr) seat_->give_up();
     spare_ = batch;
     wait_until = pull.wait_until;
     owes_ring =
@@ -107,17 +154,18 @@ bool Instance::pull_one(Nanos& wait_until, bool& owes_ring, bool comes_back) {
   }
   owes_ring = pull.left != 0;
   if (owes_ring && (!comes_back || worth_a_wake(pull, batch->rows()))) {
-    queue_.bell.ring();
+    queue_.ring();
     owes_ring = false;
   }
-  const Nanos expected = queue_.cost.expected_ns(run_rows(batch->rows()));
+  const Nanos expected = line_.cost.expected_ns(run_rows(batch->rows()));
   if (expected == 0 || expected >= kCheapRunNs || now - held_.since >= kMostHoldNs) send_held();
-  start(*batch);
+  batch->order = pull.order;
+  start(*batch, now, expected);
   return true;
 }
 
 bool Instance::worth_a_wake(const ModelQueue::Pull& pull, std::int64_t rows) const {
-  const Nanos expected = queue_.cost.expected_ns(run_rows(rows));
+  const Nanos expected = line_.cost.expected_ns(run_rows(rows));
   if (expected == 0) return true;  // nothing learned yet
   const auto batches_left = static_cast<Nanos>(pull.left / pull.taken + 1);
   return expected >= kWorthAWakeNs || expected * batches_left >= kWorthAWakeNs;
@@ -138,8 +186,10 @@ std::int64_t Instance::run_rows(std::int64_t rows) const {
   return bucket == buckets_.end() ? rows : *bucket;
 }
 
-void Instance::start(Batch& batch) {
-  in_flight_.fetch_add(1, std::memory_order_seq_cst);
+void Instance::start(Batch& batch, Nanos now, Nanos expected) {
+  if (line_.in_flight.fetch_add(1, std::memory_order_seq_cst) == 0) {
+    line_.expected_end.store(now + expected, std::memory_order_relaxed);
+  }
   queue_.version().retain();  // until complete() is through: nothing is destroyed under a finisher
   batch.instance = this;
   batch.on_finish = &on_finish;
@@ -149,9 +199,12 @@ void Instance::start(Batch& batch) {
 }
 
 void Instance::run(Batch& batch) {
-  const Status gathered = batch.gather(run_rows(batch.rows()));
-  batch.run_start = monotonic_now();
-  if (!gathered.is_ok()) return batch.finish(gathered);
+  do {
+    if (batch.slots().empty()) return batch.finish({Code::kCancelled, "nobody waits for it any more"});
+    const Status gathered = batch.gather(run_rows(batch.rows()));
+    batch.run_start = monotonic_now();
+    if (!gathered.is_ok()) return batch.finish(gathered);
+  } while (drop_dead(batch));
   try {
     backend_->start(batch);
   } catch (const std::exception& e) {
@@ -161,6 +214,33 @@ void Instance::run(Batch& batch) {
     if (!batch.finished())
       batch.finish(internal_error("the backend threw something that is not a std::exception"));
   }
+}
+
+// The last look before the device: what expired or was cancelled since the pull is answered and its rows do not run. Whether
+// there was any; then the rest is to be gathered again.
+bool Instance::drop_dead(Batch& batch) {
+  const Nanos now = batch.run_start;
+  const auto dead = [now](const Slot& slot) {
+    return slot.request->deadline <= now || slot.request->cancelled.load(std::memory_order_acquire);
+  };
+  if (std::ranges::none_of(batch.slots(), dead)) return false;
+  std::vector<Request*> alive;
+  Request* dropped = nullptr;
+  for (const Slot& slot : batch.slots()) {
+    if (dead(slot)) {
+      slot.request->next_in_intake = dropped;
+      dropped = slot.request;
+    } else {
+      alive.push_back(slot.request);
+    }
+  }
+  const Nanos dequeued = batch.dequeued;
+  batch.clear();
+  batch.dequeued = dequeued;
+  batch.run_start = batch.run_end = now;
+  for (Request* request : alive) batch.add(request);
+  queue_.answer_dropped(dropped, now);
+  return true;
 }
 
 // By value because Batch::Finish is: whoever finishes a batch gives its status away.
@@ -174,16 +254,24 @@ void Instance::complete(Batch& batch, const Status& status) {
   batch.run_end = monotonic_now();
   BatchRef hold(&batch);  // the responses' references may all be released before this function is through
   // With more than one batch in flight this one may have waited for the one before: that is not its cost.
-  const Nanos previous = last_end_.exchange(batch.run_end, std::memory_order_relaxed);
-  queue_.cost.record(batch.run_rows(), batch.run_end - std::max(batch.run_start, previous));
+  line_.last_rows.store(batch.rows(), std::memory_order_relaxed);
+  const Nanos previous = line_.last_end.exchange(batch.run_end, std::memory_order_relaxed);
+  if (status.is_ok()) {
+    line_.cost.record(batch.run_rows(), batch.run_end - std::max(batch.run_start, previous));
+  }
   batch.scatter(status);
+  const bool keeps_place = order_ != nullptr && order_->crowded();
+  // With a depth of 1 the own thread looks for work right after this; with more it may sleep until there is some.
+  if (seat_ != nullptr) seat_->release(line_.depth == 1 && !keeps_place);
+  if (order_ != nullptr) return send_by_order(batch, std::move(hold), keeps_place);
   const BatchTimes times = settle_all(batch, monotonic_now());
   if (t_starting == this) {
     if (held_.handles++ == 0) held_.since = times.now;
     held_.answered += answer(batch, held_.chain);
-    in_flight_.fetch_sub(1, std::memory_order_seq_cst);
+    leave_device(batch.run_rows());
     return;
   }
+  const std::int64_t ran_rows = batch.run_rows();
   std::int64_t answered = 0;
   {
     ResponseChain chain;
@@ -191,8 +279,48 @@ void Instance::complete(Batch& batch, const Status& status) {
   }
   hold.release();
   ServedVersion& version = queue_.version();
-  in_flight_.fetch_sub(1, std::memory_order_seq_cst);
+  leave_device(ran_rows);
   own_bell_.ring();
+  version.answered_and_release(answered, 1);
+}
+
+// One batch less. The next one that is in flight already runs about as long as the one that ended.
+void Instance::leave_device(std::int64_t ran_rows) {
+  if (line_.in_flight.fetch_sub(1, std::memory_order_seq_cst) == 1) return;
+  line_.expected_end.store(monotonic_now() + line_.cost.expected_ns(std::max<std::int64_t>(ran_rows, 1)),
+                           std::memory_order_relaxed);
+}
+
+// As the end of complete(), when its turn comes, on this thread or another. The version is held until the gate is left, which
+// other threads may empty of this batch meanwhile.
+void Instance::send_by_order(Batch& batch, BatchRef hold, bool keeps_place) {
+  ServedVersion& version = queue_.version();
+  OrderGate& gate = *order_;
+  version.retain();
+  const std::uint64_t order = batch.order;
+  if (!keeps_place) {
+    leave_device(batch.run_rows());
+    own_bell_.ring();
+  }
+  gate.pass(order, std::move(hold), keeps_place);
+  version.release();
+}
+
+void Instance::send_in_turn(BatchRef batch, bool kept_place) {
+  Instance& self = *static_cast<Instance*>(batch.get()->instance);
+  ServedVersion& version = self.queue_.version();
+  const std::int64_t ran_rows = batch.get()->run_rows();
+  self.settle_all(*batch.get(), monotonic_now());
+  std::int64_t answered = 0;
+  {
+    ResponseChain chain;
+    answered = answer(*batch.get(), chain);
+  }
+  batch.release();
+  if (kept_place) {
+    self.leave_device(ran_rows);
+    self.own_bell_.ring();
+  }
   version.answered_and_release(answered, 1);
 }
 
@@ -216,6 +344,10 @@ BatchTimes Instance::settle_all(Batch& batch, Nanos now) {
   BatchCount count(shard_, queue_.statistics.common());
   for (const Slot& slot : batch.slots()) {
     if (!settle(*slot.request, batch, now, count)) continue;
+    if (slot.request->is_part) {
+      ++times.parts;
+      continue;
+    }
     ++times.served;
     times.served_rows += slot.rows;
   }
@@ -232,9 +364,12 @@ bool Instance::settle(Request& request, const Batch& batch, Nanos now, BatchCoun
   times.delivered = now;
   const Nanos took = now - (times.received != 0 ? times.received : times.enqueued);
   if (response.status.is_ok() && request.deadline <= now) {
+    if (request.deadline <= batch.run_start)
+      fastserve::count<Writers::kAny>(queue_.statistics.expired_executed);
     response.release();
     response.status = {Code::kDeadlineExceeded, "Deadline Exceeded"};
   }
+  if (request.is_part) return response.status.is_ok();  // counted as a whole (engine/split_request.h)
   if (response.status.is_ok()) {
     count.add_request(times.dequeued - times.enqueued, took);
   } else {
@@ -245,7 +380,8 @@ bool Instance::settle(Request& request, const Batch& batch, Nanos now, BatchCoun
 }
 
 bool Instance::try_claim_idle() {
-  if (in_flight() != 0 || claimed_.load(std::memory_order_relaxed) || !try_claim()) return false;
+  if (seat_ != nullptr || !cpus_.empty()) return false;  // its own thread only
+  if (in_flight() != 0 || line_.claimed.load(std::memory_order_relaxed) || !try_claim()) return false;
   if (in_flight() == 0) return true;
   release_claim();
   own_bell_.ring();
@@ -262,7 +398,7 @@ void Instance::run_claimed_until(Nanos until) {
   release_claim();
   own_bell_.ring();
   // For what is left, or waits for company: somebody must watch the clock.
-  if (owes_ring || wait_until != kNever) queue_.bell.ring();
+  if (owes_ring || wait_until != kNever) queue_.ring();
 }
 
 void Instance::run_claimed() {
@@ -272,7 +408,7 @@ void Instance::run_claimed() {
   send_held();
   release_claim();
   own_bell_.ring();
-  if (owes_ring) queue_.bell.ring();
+  if (owes_ring) queue_.ring();
 }
 
 }  // namespace fastserve

@@ -3,6 +3,8 @@
 // Thread: one.
 #pragma once
 
+#include <utility>
+
 #include "batch/request.h"
 #include "queue/completion_queue.h"
 
@@ -15,7 +17,13 @@ class ResponseChain {
   ResponseChain& operator=(const ResponseChain&) = delete;
   ~ResponseChain() { send(); }
 
-  void add(Request& request) {
+  void add(Request& added) {
+    Request* last = &added;
+    while (last->tap != nullptr) {
+      last = std::exchange(last->tap, nullptr)->answered(*last);
+      if (last == nullptr) return;
+    }
+    Request& request = *last;
     if (request.completions != queue_) send();
     queue_ = request.completions;
     Response* response = &request.response;

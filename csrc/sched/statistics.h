@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "base/cache_line.h"
@@ -19,7 +20,7 @@
 
 namespace fastserve {
 
-// How accepted (or, queue full, nearly accepted) requests end without an answer of the model.
+// How accepted (or, queue full and too late, nearly accepted) requests end without an answer of the model.
 enum class Outcome : std::uint8_t {
   kQueueFull,     // refused, because too many waited
   kQueueTimeout,  // the `timeout` parameter passed in the queue
@@ -27,8 +28,10 @@ enum class Outcome : std::uint8_t {
   kDeadline,      // passed in the queue or while it ran
   kUnloading,     // the version was unloaded under it
   kBackend,       // failed by the backend, or for want of memory
+  kTooLate,       // refused, because it was not expected to be answered in time
 };
-inline constexpr std::size_t kOutcomes = 6;
+inline constexpr std::size_t kOutcomes = 7;
+std::string_view outcome_name(Outcome outcome);  // "queue_full", ...: the label in metrics
 
 struct OutcomeCounter {
   Counter count{0};
@@ -51,14 +54,19 @@ struct BatchTimes {
   std::int64_t served_rows = 0;
   Nanos gather_ns = 0, execute_ns = 0, scatter_ns = 0;
   Nanos now = 0;
+  std::uint64_t parts = 0;  // of larger requests, that succeeded; those are counted when they are whole again
 };
 
 // Successful requests. gather, execute and scatter: the batch's time, for each of its requests.
 struct alignas(kCacheLine) StatisticsShard {
-  explicit StatisticsShard(std::int64_t sizes_in);
-  SizeCounter& of_rows(std::int64_t rows) const {
-    return by_rows[static_cast<std::size_t>((rows < sizes ? rows : sizes) - 1)];
-  }
+  explicit StatisticsShard(std::int64_t sizes_in) : sizes(sizes_in) {}
+  ~StatisticsShard();
+  StatisticsShard(const StatisticsShard&) = delete;
+  StatisticsShard& operator=(const StatisticsShard&) = delete;
+  // Any thread. nullptr: no such batch has been counted.
+  const SizeCounter* of_rows(std::int64_t rows) const;
+  // Writers. nullptr: there is no memory to count it in.
+  SizeCounter* make_of_rows(std::int64_t rows);
 
   std::atomic<bool> claimed{false};  // acquire when it is claimed, release when it is given back
   DurationHistogram queue, gather, execute, total;
@@ -66,7 +74,16 @@ struct alignas(kCacheLine) StatisticsShard {
   Counter rows_served{0};
   std::atomic<Nanos> last_run{0};  // CLOCK_MONOTONIC; 0 = never
   const std::int64_t sizes;
-  const std::unique_ptr<SizeCounter[]> by_rows;
+
+ private:
+  // Sizes in pieces that are made when they are first counted: a model for 4,096 rows that nobody uses holds none of the
+  // 128 KiB. Piece i has the sizes of as many bits as i: 1, 2..3, 4..7, ...
+  static constexpr std::size_t kPieces = 13;
+  struct Place {
+    std::size_t piece, at;
+  };
+  Place place_of(std::int64_t rows) const;
+  std::array<std::atomic<SizeCounter*>, kPieces> pieces_{};  // release when it is made, acquire by readers
 };
 
 class Statistics {
@@ -82,6 +99,9 @@ class Statistics {
 
   void add(Outcome outcome, Nanos took_ns) { outcomes_[static_cast<std::size_t>(outcome)].add(took_ns); }
   const OutcomeCounter& of(Outcome outcome) const { return outcomes_[static_cast<std::size_t>(outcome)]; }
+
+  // Requests whose deadline had passed when their batch was handed to the device: never.
+  Counter expired_executed{0};
 
   std::int64_t sizes() const { return sizes_; }
   const std::vector<std::unique_ptr<StatisticsShard>>& shards() const { return shards_; }

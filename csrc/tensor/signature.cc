@@ -120,11 +120,11 @@ Result<std::int64_t> common_rows(const Signature& signature, std::string_view mo
     return invalid_argument(field(inputs.front().name) + ".shape[0]: got " + std::to_string(rows) +
                             ", want 1 or more rows for model '" + std::string(model) + "'");
   }
-  if (rows > signature.max_batch_rows) {
-    return invalid_argument(
-        "inference request batch-size must be <= " + std::to_string(signature.max_batch_rows) + " for '" +
-        std::string(model) + "'. " + field(inputs.front().name) + ".shape[0]: got " + std::to_string(rows) +
-        ", want " + std::to_string(signature.max_batch_rows) + " or fewer");
+  const std::int64_t most = std::max(signature.max_batch_rows, signature.max_request_rows);
+  if (rows > most) {
+    return invalid_argument("inference request batch-size must be <= " + std::to_string(most) + " for '" +
+                            std::string(model) + "'. " + field(inputs.front().name) + ".shape[0]: got " +
+                            std::to_string(rows) + ", want " + std::to_string(most) + " or fewer");
   }
   return rows;
 }

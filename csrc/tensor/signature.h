@@ -23,6 +23,8 @@ struct Signature {
   std::vector<TensorSpec> inputs;
   std::vector<TensorSpec> outputs;
   std::int64_t max_batch_rows = 0;  // 0: the model has no batch dimension, one request is one execution
+  // A request may have up to so many rows, and is run in parts when it has more than max_batch_rows. 0: max_batch_rows.
+  std::int64_t max_request_rows = 0;
 
   bool batches() const { return max_batch_rows > 0; }
   // Index into inputs / outputs, or -1.

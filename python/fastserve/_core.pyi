@@ -16,12 +16,94 @@ def set_error_factory(factory: Callable[[int, str], Exception] | None) -> None: 
 def set_log_sink(sink: Callable[[int, str], None] | None) -> None:
     """`sink(level, message)`, level as in `logging`; called from any thread with the interpreter lock held."""
 
+def limit_cpu_threads(threads: int) -> None:
+    """For the process, before its first model: 0 = all that the affinity and the cgroup's quota allow."""
+
+def cpu_threads() -> int: ...
+def set_tuning(*, at_load: bool, cache_directory: str) -> None:
+    """For the process, loads that begin later. `cache_directory` "": nothing is kept."""
+
 class TensorSpec:
     name: str
     datatype: str  # OIP name: "FP32", "BYTES"
     shape: list[int]  # with the batch dimension (-1) in front when the model batches
     optional: bool
     def __init__(self, name: str, datatype: str, shape: Sequence[int], optional: bool = False) -> None: ...
+
+class QueuePolicy:
+    """csrc/batch/scheduling.h; times in microseconds, 0 = none."""
+
+    on_timeout: str  # "reject" or "delay"
+    timeout_us: int
+    request_may_lower: bool
+    max_requests: int  # 0: only the model's limit
+    def __init__(
+        self,
+        *,
+        on_timeout: str = "reject",
+        timeout_us: int = 0,
+        request_may_lower: bool = True,
+        max_requests: int = 0,
+    ) -> None: ...
+
+class QueueLimits:
+    priority_levels: int  # 0: not said
+    default_priority: int  # 0: the middle one
+    default_policy: QueuePolicy
+    by_priority: dict[int, QueuePolicy]
+    preserve_ordering: bool
+    def __init__(
+        self,
+        *,
+        priority_levels: int = 0,
+        default_priority: int = 0,
+        default_policy: QueuePolicy = ...,
+        by_priority: Mapping[int, QueuePolicy] = ...,
+        preserve_ordering: bool = False,
+    ) -> None: ...
+
+class ResourceNeed:
+    name: str
+    count: int
+    is_global: bool
+    def __init__(self, name: str, *, count: int = 1, is_global: bool = False) -> None: ...
+
+class InstanceGroup:
+    name: str
+    count: int
+    cpus: list[int]  # empty: anywhere
+    resources: list[ResourceNeed]
+    rate_priority: int
+    def __init__(
+        self,
+        *,
+        name: str = "",
+        count: int = 1,
+        cpus: Sequence[int] = (),
+        resources: Sequence[ResourceNeed] = (),
+        rate_priority: int = 0,
+    ) -> None: ...
+
+class WarmUpInput:
+    """One row of one input of a warm-up (csrc/bind/warm_up.cc)."""
+
+    name: str
+    datatype: str
+    shape: list[int]  # without the batch dimension when the model batches
+    fill: str  # "zero", "random" or "data"
+    data: bytes  # of "data": wire bytes
+    def __init__(
+        self, name: str, datatype: str, shape: Sequence[int], *, fill: str = "zero", data: bytes = b""
+    ) -> None: ...
+
+class WarmUpSample:
+    name: str
+    rows: int  # 0: the model does not batch
+    count: int  # runs on every instance
+    inputs: list[WarmUpInput]
+    def __init__(
+        self, *, name: str = "", rows: int = 1, count: int = 1, inputs: Sequence[WarmUpInput] = ()
+    ) -> None: ...
 
 class LoadSpec:
     """csrc/backend/backend.h: what the control layer decided about a version before it is loaded."""
@@ -33,12 +115,19 @@ class LoadSpec:
     max_batch_rows: int  # -1: the backend decides from the model; 0: no batching
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    instance_count: int  # 0: the backend's default
+    instance_count: int  # 0: the backend's default; the sum of `groups`, where there are any
     max_queue_delay_us: int
     max_queue_requests: int  # 0: the engine's default
     preferred_rows: list[int]
     parameters: dict[str, str]
     labels: dict[str, list[str]]  # output -> names of its classes
+    target_p99_us: int  # 0: none
+    queue: QueueLimits
+    groups: list[InstanceGroup]
+    allowed_rows: list[int]
+    max_request_rows: int  # 0: a request larger than a batch is refused
+    warm_up: list[WarmUpSample]
+    response_cache: bool
     def __init__(
         self,
         model: str,
@@ -55,6 +144,13 @@ class LoadSpec:
         preferred_rows: Sequence[int] = (),
         parameters: Mapping[str, str] = ...,
         labels: Mapping[str, Sequence[str]] = ...,
+        target_p99_us: int = 0,
+        queue: QueueLimits = ...,
+        groups: Sequence[InstanceGroup] = (),
+        allowed_rows: Sequence[int] = (),
+        max_request_rows: int = 0,
+        warm_up: Sequence[WarmUpSample] = (),
+        response_cache: bool = False,
     ) -> None: ...
 
 class VersionStatus:
@@ -95,9 +191,11 @@ class VersionStatistics:
     success: StageTotal
     fail: StageTotal  # all that is neither of the next two
     cancel: StageTotal
-    rejected: StageTotal  # queue full, queue timeout
+    rejected: StageTotal  # queue full, too late, queue timeout
+    cache_hit: StageTotal  # of requests to a model that is cached; `success` and `queue` have them too
+    cache_miss: StageTotal
     other: StageTotal  # the part of `fail` that is not the backend's: deadline, unloading
-    requests_rejected: dict[str, int]  # queue_full, queue_timeout, cancelled, deadline, unloading
+    requests_rejected: dict[str, int]  # queue_full, too_late, queue_timeout, cancelled, deadline, unloading
     queue: StageTotal
     compute_input: StageTotal
     compute_infer: StageTotal
@@ -107,6 +205,7 @@ class VersionStatistics:
     in_flight: int
     stage_seconds: dict[str, Histogram]  # queue, gather, execute, encode, total
     batch_rows: Histogram  # sizes of executed batches; bounds are rows
+    expired_executed: int  # requests handed to the device after their deadline: 0
 
 class SizeCost(TypedDict):
     """What an instance learned of batches of one size."""
@@ -119,38 +218,70 @@ class SizeCost(TypedDict):
 class InstanceScheduling(TypedDict):
     name: str
     busy: bool
+    in_flight: int  # batches now
+    depth: int  # batches that it takes before one must have finished
     costs: list[SizeCost]  # ascending by rows; sizes with samples only
 
 class LevelScheduling(TypedDict):
     priority: int  # 1 = first
     waiting: int
+    waiting_rows: int
     max_requests: int  # 0: only the model's limit
     timeout_ns: int  # 0: none
+    request_may_lower: bool  # a request's own `timeout` counts, when it is the shorter one
     on_timeout: str  # "reject" or "delay"
+
+class ResponseCacheTotals(TypedDict):
+    capacity_bytes: int
+    bytes: int
+    entries: int
+    evictions: int  # for want of room
+    too_large: int  # answers that were not kept, because they are larger than the cache
 
 class Scheduling(TypedDict):
     model: str
     version: int
     target_p99_ns: int  # 0: none
+    budget_ns: int  # a request without a deadline of its own is refused when it is expected to take longer; 0: never
     max_rows: int
     max_queue_delay_ns: int
     max_queue_requests: int
     preferred_rows: list[int]
     prepared_rows: list[int]
     pads: bool  # a batch runs as the next prepared size
+    priority_levels: int  # that a request may name: 1 (first) to this
+    default_priority: int  # of a request that names none, or one beyond the levels
+    preserve_ordering: bool
+    overtaking_batches: int  # so many in a row may leave the longest-waiting request behind
     waiting: int  # requests in the queue now
-    arrivals_per_s: float  # rows; the estimate of now
+    arrivals_per_s: float  # rows; the estimate of the last arrival
+    drain_rows_per_s: float  # what all instances together are expected to do with a long queue; 0: unknown
+    next_free_ns: int  # until an instance is expected to be free; 0: now
     levels: list[LevelScheduling]  # those with a policy of their own or with somebody waiting
     instances: list[InstanceScheduling]
     decisions: dict[str, int]  # reason -> batches of the last minute
     batches: dict[int, int]  # rows -> batches of the last minute
     waits: int  # decisions of the last minute to wait for company
     refusals: dict[str, int]  # reason -> requests of the last minute
+    covered_seconds: float  # how much of the last minute there are decisions of
+    batched_requests: int  # in the last minute's batches
+    batched_rows: int
+    queue_wait_ns: int  # that those requests waited, all together
+    expired_executed: int  # requests handed to the device after their deadline, ever: 0
 
 class Engine:
     """Owner of loaded versions. Blocking calls (load, unload, drain, infer) release the interpreter lock."""
 
-    def __init__(self, *, default_max_queue_requests: int = 0, loader_nice: int = 10) -> None: ...
+    def __init__(
+        self,
+        *,
+        default_max_queue_requests: int = 0,
+        loader_nice: int = 10,
+        rate_resources: Sequence[tuple[str, int, int]] | None = None,
+        response_cache_bytes: int = 0,
+    ) -> None:
+        """`rate_resources`: what there is of the rate limiter's resources: name, count, device (-1: every one); None: no
+        rate limiter."""
     def add_plugin(self, backend: str, shared_object_path: str) -> None: ...
     def load(self, spec: LoadSpec, progress: Callable[[float, str], None] | None = None) -> None: ...
     def unload(self, model: str, version: int, drain_seconds: float | None = None) -> None: ...
@@ -163,7 +294,7 @@ class Engine:
 
     def statistics(self, model: str, version: int) -> VersionStatistics: ...
     def scheduling(self, model: str, version: str = "") -> Scheduling:
-        """What the batch policy of a version believes and did (csrc/engine/read_scheduling.h)."""
+        """What the batch policy of a version believes and did (csrc/engine/read_scheduling.h). Stops nobody; raises as `resolve`."""
     def set_trace(self, model: str | None, rate: int, count: int, level: bool) -> None:
         """Traces one of `rate` requests, `count` at most (-1: no limit), when `level`; None: every model without a setting of
         its own. Raises INVALID_ARGUMENT."""
@@ -174,6 +305,8 @@ class Engine:
         """Traces since the last call: id, request_id, model_name, model_version, timestamps: list[tuple[name, ns]] by
         CLOCK_MONOTONIC, with Triton's names, in order of time."""
 
+    def response_cache(self) -> ResponseCacheTotals:
+        """Of the cache that all models share; all 0 when there is none (`response_cache_bytes` 0)."""
     traces_dropped: int  # because nobody took them (16384 are kept)
     def infer(
         self,

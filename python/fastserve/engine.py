@@ -17,6 +17,16 @@ import numpy.typing as npt
 
 from fastserve import _core, plugins
 from fastserve import errors as _errors
+from fastserve.scheduling import (
+    Instances,
+    Priorities,
+    Queue,
+    RateLimit,
+    Scheduling,
+    WarmUp,
+    core_arguments,
+    faults,
+)
 
 Array = npt.NDArray[Any]
 Progress = Callable[[float, str], None]
@@ -77,9 +87,22 @@ class Engine:
     and frees the models.
     """
 
-    def __init__(self, *, max_queue_requests: int = 0) -> None:
-        """`max_queue_requests`: waiting requests per model beyond which new ones are refused (0 = 1024)."""
-        self.core = _core.Engine(default_max_queue_requests=max_queue_requests)
+    def __init__(
+        self,
+        *,
+        max_queue_requests: int = 0,
+        rate_limit: RateLimit | None = None,
+        response_cache_bytes: int = 0,
+    ) -> None:
+        """`max_queue_requests`: waiting requests per model beyond which new ones are refused (0 = 1024). `rate_limit`:
+        instances run when they get their resources, by priority; None: at once. `response_cache_bytes`: answers that are kept
+        for models with response_cache, of all models together; 0: none."""
+        given: dict[str, Any] = {"default_max_queue_requests": max_queue_requests}
+        if rate_limit is not None:
+            given["rate_resources"] = rate_limit.core_resources()
+        if response_cache_bytes:
+            given["response_cache_bytes"] = response_cache_bytes
+        self.core = _core.Engine(**given)
         plugins.register(self.core)
         self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPort] = (
             weakref.WeakKeyDictionary()
@@ -104,29 +127,59 @@ class Engine:
         max_batch_rows: int | None = None,
         inputs: Sequence[Tensor] = (),
         outputs: Sequence[Tensor] = (),
-        instances: int = 0,
+        instances: int | Sequence[Instances] = 0,
         max_queue_delay_us: int = 0,
         max_queue_requests: int = 0,
+        target_p99_ms: float = 0.0,
+        preferred_batch_sizes: Sequence[int] = (),
+        allowed_batch_sizes: Sequence[int] = (),
+        max_request_rows: int = 0,
+        preserve_order: bool = False,
+        queue: Queue | None = None,
+        priorities: Priorities | None = None,
+        response_cache: bool = False,
+        warm_up: Sequence[WarmUp] = (),
         parameters: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> Model:
         """Loads one version (a model file, or a directory that holds one), warms it up and serves it; blocks until then.
 
         `backend` is chosen by the file's name when empty. `max_batch_rows`: None = as the model allows, 0 = no batching.
-        A version that is already served is replaced without a gap. Raises InvalidArgument, NotFound, Unimplemented.
+        What schedules requests is in fastserve.scheduling, with the names that model.yaml has; `max_queue_requests` is
+        short for queue=Queue(max_requests=...). A version that is already served is replaced without a gap. Raises
+        InvalidArgument, NotFound, Unimplemented.
         """
+        if max_queue_requests:
+            if queue is not None:
+                raise _errors.InvalidArgument("max_queue_requests is given beside queue: want one of them")
+            queue = Queue(max_requests=max_queue_requests)
+        scheduling = Scheduling(
+            target_p99_ms=target_p99_ms,
+            max_queue_delay_us=max_queue_delay_us,
+            preferred_batch_sizes=tuple(preferred_batch_sizes),
+            allowed_batch_sizes=tuple(allowed_batch_sizes),
+            max_request_rows=max_request_rows,
+            preserve_order=preserve_order,
+            queue=queue or Queue(),
+            priorities=priorities or Priorities(),
+            instances=() if isinstance(instances, int) else tuple(instances),
+            response_cache=response_cache,
+            warm_up=tuple(warm_up),
+        )
+        rows = max_batch_rows if max_batch_rows is not None else next(iter(allowed_batch_sizes[-1:]), -1)
+        for fault in faults(scheduling, rows):
+            raise _errors.InvalidArgument(fault.worded())
         spec = _core.LoadSpec(
             model,
             version,
             backend=backend or plugins.backend_for(Path(path) if path else None),
             path=os.fspath(path),
-            max_batch_rows=-1 if max_batch_rows is None else max_batch_rows,
+            max_batch_rows=rows,
             inputs=[_core.TensorSpec(t.name, t.datatype, t.shape, t.optional) for t in inputs],
             outputs=[_core.TensorSpec(t.name, t.datatype, t.shape, t.optional) for t in outputs],
-            instance_count=instances,
-            max_queue_delay_us=max_queue_delay_us,
-            max_queue_requests=max_queue_requests,
+            instance_count=instances if isinstance(instances, int) else 0,
             parameters=dict(parameters or {}),
+            **core_arguments(scheduling, rows),
         )
         self.core.load(spec, progress)
         return self.model(model, version)

@@ -2,61 +2,78 @@
  *
  * The epoch is only ever compared with a ticket, so it is modelled per waiter as "rung since its ticket": exact, and without
  * the wrap of a small counter. No wait returns spuriously, because that would hide a lost wake. FUTEX_WAKE picks any sleeper:
- * the kernel's order is one of those. Every line that ends a step names the C++ that it stands for.
+ * the kernel's order is one of those.
  *
- * Mutants 1 to 3 are faults in here (see request_queue.pml for the rest).
+ * ring() and wait_on() take every access apart. ring_at_once() and wait_at_once() are the same in one step each, for bells
+ * that have one waiter or where another run of the model has shown that the steps do not matter: it keeps the states few.
  */
 
 typedef Doorbell {
   bool rung[WAITERS];   /* epoch_ != the waiter's ticket */
-  byte sleepers;        /* sleepers_ */
   bool parked[WAITERS]; /* the kernel's queue of the futex */
+  byte sleepers;        /* sleepers_ */
 };
 
 /* Doorbell::ticket: the load of epoch_ */
-#define TICKET(bell, me) bell.rung[me] = false
+#define TICKET(door, waiter) door.rung[waiter] = false
 
-/* Doorbell::ring */
-inline ring(bell) {
-#if MUTANT == 1 /* looks at the sleepers before it raises the epoch */
-  seen = bell.sleepers;
-  d_step { w = 0; do :: w < WAITERS -> bell.rung[w] = true; w++ :: else -> break od; w = 0 };
-#else
-  d_step { w = 0; do :: w < WAITERS -> bell.rung[w] = true; w++ :: else -> break od; w = 0 }; /* ring: epoch_.fetch_add */
-  seen = bell.sleepers;                                                           /* ring: sleepers_.load */
+inline raise_epoch(door) {
+  d_step {
+    door.rung[0] = true;
+#if WAITERS > 1
+    door.rung[1] = true
 #endif
-  if
-  :: seen != 0 -> seen = 0; futex_wake(bell)                                      /* wake: FUTEX_WAKE, 1 */
-  :: else
-  fi
+  }
 }
 
-inline futex_wake(bell) {
+inline futex_wake(door) { /* FUTEX_WAKE, 1 */
   atomic {
     if
-    :: bell.parked[0] -> bell.parked[0] = false
+    :: door.parked[0] -> door.parked[0] = false
 #if WAITERS > 1
-    :: bell.parked[1] -> bell.parked[1] = false
+    :: door.parked[1] -> door.parked[1] = false
 #endif
     :: else
     fi
   }
 }
 
-/* Doorbell::wait. `rings_by_itself`: the time limit has passed. */
-inline wait_on(bell, me, rings_by_itself) {
+/* Doorbell::ring. `seen`: a local of the caller, 0 before and after. */
+inline ring(door) {
+#if MUTANT == 1 /* looks at the sleepers before it raises the epoch */
+  seen = door.sleepers;
+  raise_epoch(door);
+#else
+  raise_epoch(door);                                                 /* ring: epoch_.fetch_add */
+  seen = door.sleepers;                                              /* ring: sleepers_.load */
+#endif
+  if
+  :: seen != 0 -> atomic { seen = 0; futex_wake(door) }              /* ring: wake */
+  :: seen == 0
+  fi
+}
+
+/* Doorbell::wait. `over`: the time limit has passed. */
+inline wait_on(door, waiter, over) {
 #if MUTANT == 2 /* counts itself only once it sleeps */
-  atomic { if :: !bell.rung[me] -> bell.parked[me] = true :: else fi };
-  bell.sleepers++;
+  atomic { if :: !door.rung[waiter] -> door.parked[waiter] = true :: else fi };
+  door.sleepers++;
+#elif MUTANT == 3 /* sleeps without comparing the epoch */
+  door.sleepers++;
+  door.parked[waiter] = true;
 #else
-  bell.sleepers++;                                                                /* wait: sleepers_.fetch_add */
-#if MUTANT == 3 /* sleeps without comparing the epoch */
-  bell.parked[me] = true;
-#else
-  atomic { if :: !bell.rung[me] -> bell.parked[me] = true :: else fi };           /* FUTEX_WAIT_BITSET: compare, park */
+  door.sleepers++;                                                   /* wait: sleepers_.fetch_add */
+  atomic { if :: !door.rung[waiter] -> door.parked[waiter] = true :: else fi }; /* FUTEX_WAIT_BITSET: compare and park */
 #endif
-#endif
-end_parked:
-  atomic { !bell.parked[me] || (rings_by_itself) -> bell.parked[me] = false };    /* woken, or the time limit */
-  bell.sleepers--                                                                 /* wait: sleepers_.fetch_sub */
+  atomic { !door.parked[waiter] || (over) -> door.parked[waiter] = false }; /* ... woken, or the time limit */
+  door.sleepers--                                                    /* wait: sleepers_.fetch_sub */
+}
+
+inline ring_at_once(door) {
+  atomic { raise_epoch(door); futex_wake(door) }
+}
+
+inline wait_at_once(door, waiter, over) {
+  atomic { if :: !door.rung[waiter] -> door.parked[waiter] = true :: else fi };
+  atomic { !door.parked[waiter] || (over) -> door.parked[waiter] = false }
 }

@@ -127,6 +127,8 @@ def statistics() -> Any:
         rejected=total(1, 10),
         other=total(1, 5),
         requests_rejected={"queue_full": 1, "cancelled": 2, "deadline": 1},
+        cache_hit=total(15, 6_000_000),
+        cache_miss=total(16, 7_000_000),
         queue=total(11, 2_000_000),
         compute_input=total(12, 3_000_000),
         compute_infer=total(13, 4_000_000),
@@ -138,6 +140,7 @@ def statistics() -> Any:
         ],
         pending=7,
         in_flight=9,
+        expired_executed=0,
         stage_seconds={"total": stage},
         batch_rows=SimpleNamespace(upper_bounds=[1.0, 2.0], counts=[4, 6, 0], sum=16.0),
     )
@@ -149,6 +152,7 @@ class FakeCore:
     def __init__(self, versions: list[Any]) -> None:
         self.versions = versions
         self.traces_dropped = 6
+        self.cache = {"capacity_bytes": 1000, "bytes": 900, "entries": 8, "evictions": 7, "too_large": 6}
 
     def status(self) -> list[Any]:
         return self.versions
@@ -172,6 +176,9 @@ class FakeCore:
 
     def statistics(self, model: str, number: int) -> Any:
         return statistics()
+
+    def response_cache(self) -> dict[str, int]:
+        return self.cache
 
 
 class FakeReconciler:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastserve.engine import Engine
-    from fastserve.lifecycle import Problem, VersionSpec
-    from fastserve.lifecycle.repository import FoundModel
+    from fastserve.lifecycle import ModelDefaults, Problem, VersionSpec
+    from fastserve.lifecycle.model_folder import FoundModel
 
 EXAMPLES = """\
 examples:
-  fastserve check models                 folders and every config.pbtxt
+  fastserve check models                 folders and every config.pbtxt or model.yaml
   fastserve check --load models          load every model as well
   fastserve check --json models | jq
 """
@@ -30,13 +30,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--load", action="store_true", help="load every version with the engine, one after another"
     )
+    parser.add_argument(
+        "--host-policy", action="append", default=[], metavar="POLICY", help="as `serve` has it"
+    )
+    parser.add_argument("--batching-parameters-file", type=Path, metavar="FILE", help="as `serve` has it")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(args: argparse.Namespace) -> int:
     from fastserve.lifecycle.repository import scan_repositories
 
-    models = scan_repositories(args.repository).models
+    models = scan_repositories(args.repository, _defaults(args)).models
     reports = [_static(model) for model in models]
     if args.load:
         _load(models, reports)
@@ -46,6 +50,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(reports, loaded=args.load)
     return 1 if failed else 0
+
+
+def _defaults(args: argparse.Namespace) -> ModelDefaults:
+    from fastserve import config
+    from fastserve.server.start_checks import model_defaults
+
+    return model_defaults(
+        config.Scheduling(
+            host_policy=tuple(args.host_policy), batching_parameters_file=args.batching_parameters_file
+        )
+    )
 
 
 def _static(model: FoundModel) -> dict[str, Any]:
@@ -94,6 +109,7 @@ def _load_version(engine: Engine, spec: VersionSpec, entry: dict[str, Any], repo
         entry["outputs"] = [
             {"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in status.outputs
         ]
+        entry["properties"] = dict(status.properties)
         engine.core.unload(spec.model, spec.version)
     except FastserveError as error:
         where = f"{spec.model}/{spec.version}"
@@ -119,9 +135,16 @@ def _print(reports: list[dict[str, Any]], *, loaded: bool) -> None:
         for entry in report["versions"]:
             if "inputs" in entry:
                 print(f"    {entry['version']}: {_tensors(entry['inputs'])} -> {_tensors(entry['outputs'])}")
+                print(_how_it_runs(entry["properties"]))
     problems = sum(len(report["problems"]) for report in reports)
     found = _count(problems, "problem") if problems else "no problem found"
     print(f"{_count(len(reports), 'model')}, {found}")
+
+
+def _how_it_runs(properties: dict[str, str]) -> str:
+    """The precision above all: OpenVINO takes bf16 by itself where the CPU has it."""
+    shown = ("device", "precision", "shape", "prepared")
+    return "       " + ", ".join(f"{name}: {properties[name]}" for name in shown if properties.get(name))
 
 
 def _count(number: int, what: str) -> str:

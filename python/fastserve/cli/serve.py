@@ -15,6 +15,7 @@ examples:
   fastserve serve --model-repository models
   fastserve serve --model-repository models --http-port 0 --grpc-port 0 --metrics-port 0 --ready-file addresses.json
   fastserve serve --model-repository models --model-control-mode explicit --load-model digits
+  fastserve serve --model-repository models --target-p99-ms 25
   fastserve serve --config fastserve.yaml --log-level debug
 """
 

@@ -51,7 +51,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add(group: Any, option: Option) -> None:
     described = option.about.description.replace("%", "%%")
-    if option.default not in (None, (), False):
+    if option.default is not None and option.default is not False and option.default != ():
         described += f" ({_size(option)})"
     metavar = "|".join(option.choices) if option.choices else option.name.rpartition("_")[2].upper()
     kwargs: dict[str, Any] = {"action": _Keep, "dest": option.path, "default": argparse.SUPPRESS}

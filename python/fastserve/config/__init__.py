@@ -6,11 +6,13 @@ Components are given the section or the values that they need, never the tree.
 
 from fastserve.config.tree import (
     Config,
+    Cpu,
     Limits,
     Logging,
     OpenVino,
     Option,
     Repository,
+    Scheduling,
     Server,
     Tls,
     Tracing,
@@ -19,11 +21,13 @@ from fastserve.config.tree import (
 
 __all__ = [
     "Config",
+    "Cpu",
     "Limits",
     "Logging",
     "OpenVino",
     "Option",
     "Repository",
+    "Scheduling",
     "Server",
     "Tls",
     "Tracing",

@@ -35,13 +35,14 @@ def read(path: Path) -> list[FileValue]:
     raise FileError(0, f"has the ending '{path.suffix}', expected .yaml, .yml or .toml")
 
 
-def _yaml(text: str) -> Iterator[FileValue]:
+def plain_loader(text: str) -> Any:
+    """A yaml.SafeLoader for people: PyYAML would read 8:30 as 510, 010 as 8 and 2024-01-01 as a date; none is meant here.
+    Raises FileError."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         pass
 
-    # PyYAML would read 8:30 as 510 and 2024-01-01 as a date; neither is meant here.
     Loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":int"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -49,7 +50,17 @@ def _yaml(text: str) -> Iterator[FileValue]:
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789")
     )
-    loader = Loader(text)
+    try:
+        return Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise FileError(line, f"has a character that YAML does not allow (U+{error.character:04X})") from None
+
+
+def _yaml(text: str) -> Iterator[FileValue]:
+    import yaml
+
+    loader = plain_loader(text)
     try:
         root = loader.get_single_node()
         if root is None:

@@ -147,7 +147,7 @@ def _prepared(option: Option, raw: Any, source: Source) -> Any:
             raise ValueError(raw)
         return int(float(found[1]) * _UNITS[found[2].upper()]) if found[2].upper() in _UNITS else raw
     if option.is_list and isinstance(raw, str):
-        separator = os.pathsep if option.type == tuple[Path, ...] else ","
+        separator = os.pathsep if option.type == tuple[Path, ...] else option.about.separator
         return [part for part in raw.split(separator) if part] if source.kind == "environment" else [raw]
     if option.choices and isinstance(raw, float):  # YAML and TOML read a version number as one
         return str(raw)

@@ -28,6 +28,7 @@ class About:
     high: float | None = None
     is_bytes: bool = False  # takes "64MiB" too
     not_yet: tuple[str, ...] = ()  # legal values that a later version will know
+    separator: str = ","  # of a list of texts in an environment variable
 
 
 Port = int
@@ -181,6 +182,68 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Scheduling:
+    target_p99_ms: Annotated[
+        float,
+        About(
+            "milliseconds that 99 of 100 requests shall take, for models that do not say it; 0: none",
+            "--target-p99-ms",
+            0,
+            3_600_000,
+        ),
+    ] = 0.0
+    rate_limit: Annotated[
+        Literal["off", "execution_count"],
+        About(
+            "execution_count: instances run when they get their resources (rate_limiter), by priority; off: at once",
+            "--rate-limit",
+        ),
+    ] = "off"
+    rate_limit_resource: Annotated[
+        tuple[str, ...],
+        About(
+            "how many there are of a resource of the rate limiter: NAME:COUNT; may be given several times; "
+            "unset: as many as the neediest instance wants",
+            "--rate-limit-resource",
+        ),
+    ] = ()
+    host_policy: Annotated[
+        tuple[str, ...],
+        About(
+            "CPUs of instances: NAME,cpu-cores=0-3 or NAME,numa-node=0; may be given several times; "
+            "'cpu' is the policy of instance groups that name none",
+            "--host-policy",
+            separator=";",
+        ),
+    ] = ()
+    response_cache_bytes: Annotated[
+        int,
+        About(
+            "answers that are kept for models with response_cache, of all models together; 0: none",
+            "--response-cache-bytes",
+            0,
+            1 << 50,
+            is_bytes=True,
+        ),
+    ] = 0
+    cache_config: Annotated[
+        tuple[str, ...],
+        About(
+            "the same as Triton writes it: local,size=BYTES; no other cache is known",
+            "--cache-config",
+            separator=";",
+        ),
+    ] = ()
+    batching_parameters_file: Annotated[
+        Path | None,
+        About(
+            "TensorFlow Serving's batching parameters (text proto), for what models do not say themselves",
+            "--batching-parameters-file",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class Logging:
     format: Annotated[
         Literal["auto", "human", "json"],
@@ -232,6 +295,33 @@ class Tracing:
 
 
 @dataclass(frozen=True)
+class Cpu:
+    threads: Annotated[
+        int,
+        About(
+            "threads that the models of this process share; 0: as many as the affinity and the cgroup's quota allow",
+            "--cpu-threads",
+            0,
+            4096,
+        ),
+    ] = 0
+    tune: Annotated[
+        Literal["off", "load"],
+        About(
+            "load: measure how many streams serve a model best when it is loaded and nothing else runs; off: one stream",
+            "--tune",
+        ),
+    ] = "load"
+    tune_cache: Annotated[
+        str,
+        About(
+            "folder where the measurements are kept; auto: fastserve/tune in the user's cache folder; none: nowhere",
+            "--tune-cache",
+        ),
+    ] = "auto"
+
+
+@dataclass(frozen=True)
 class OpenVino:
     cache_dir: Annotated[
         Path | None, About("folder where compiled models are kept between starts", "--openvino-cache-dir")
@@ -244,8 +334,12 @@ class Config:
     tls: Annotated[Tls, About("TLS on the gRPC and REST ports")] = field(default_factory=Tls)
     repository: Annotated[Repository, About("what is served")] = field(default_factory=Repository)
     limits: Annotated[Limits, About("what a client may ask for")] = field(default_factory=Limits)
+    scheduling: Annotated[Scheduling, About("how requests wait, for all models")] = field(
+        default_factory=Scheduling
+    )
     logging: Annotated[Logging, About("what is written to stderr")] = field(default_factory=Logging)
     tracing: Annotated[Tracing, About("traces of single requests")] = field(default_factory=Tracing)
+    cpu: Annotated[Cpu, About("the CPU as a device")] = field(default_factory=Cpu)
     openvino: Annotated[OpenVino, About("the OpenVINO backend")] = field(default_factory=OpenVino)
 
 

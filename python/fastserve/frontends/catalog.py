@@ -61,6 +61,7 @@ def model_metadata(served: Served, model: str, version: str) -> Json:
         "platform": status.platform,
         "inputs": _tensors(status.inputs),
         "outputs": _tensors(status.outputs),
+        "properties": dict(status.properties),
     }
 
 
@@ -123,7 +124,6 @@ def _statistics(core: _core.Engine, status: _core.VersionStatus) -> Json:
     stats = core.statistics(status.model, status.version)
     # Triton's `fail` holds refused and cancelled requests as well.
     failed = (stats.fail, stats.rejected, stats.cancel)
-    nothing = {"count": 0, "ns": 0}
     return {
         "name": status.model,
         "version": str(status.version),
@@ -137,8 +137,8 @@ def _statistics(core: _core.Engine, status: _core.VersionStatus) -> Json:
             "compute_input": _total(stats.compute_input),
             "compute_infer": _total(stats.compute_infer),
             "compute_output": _total(stats.compute_output),
-            "cache_hit": nothing,
-            "cache_miss": nothing,
+            "cache_hit": _total(stats.cache_hit),
+            "cache_miss": _total(stats.cache_miss),
         },
         "batch_stats": [
             {

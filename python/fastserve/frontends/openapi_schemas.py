@@ -105,6 +105,11 @@ SCHEMAS: dict[str, Json] = {
             "platform": _STRING,
             "inputs": _array(_ref("TensorMetadata")),
             "outputs": _array(_ref("TensorMetadata")),
+            "properties": {
+                "type": "object",
+                "additionalProperties": _STRING,
+                "description": "How it runs: device, precision (as executed), streams, shape, ...",
+            },
         },
         *("name", "versions", "platform", "inputs", "outputs"),
     ),

@@ -1,12 +1,16 @@
-"""The completed ModelConfig of a loaded version: what config.pbtxt asked for, with what the model and engine added."""
+"""The completed ModelConfig of a loaded version: what its configuration asked for, with what the model and engine added."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from fastserve import _core, protos
-from fastserve.lifecycle.model_config import data_type_of
+from fastserve.lifecycle.host_policy import CPU_POLICY
+from fastserve.lifecycle.tensor_types import data_type_of
+from fastserve.lifecycle.triton_scheduling import TARGET
+from fastserve.lifecycle.triton_write import write_scheduling
 from fastserve.lifecycle.version_spec import VersionSpec
 
 # Says which backend config.pbtxt named when another one runs the model.
@@ -34,6 +38,7 @@ def completed_config(spec: VersionSpec, status: _core.VersionStatus) -> Any:
     if spec.path and not config.default_model_filename:
         name = PurePosixPath(spec.path).name
         config.default_model_filename = "" if name.isdigit() else name
+    _complete_scheduling(config, spec)
     _complete_instances(config, spec, status)
     if config.max_batch_size > 0:
         config.dynamic_batching.SetInParent()
@@ -54,10 +59,25 @@ def _complete_tensors(tensors: Any, loaded: list[_core.TensorSpec], batches: boo
         tensor.dims[:] = actual.shape[1:] if batches else actual.shape
 
 
+def _complete_scheduling(config: Any, spec: VersionSpec) -> None:
+    """What comes from elsewhere: the server's default target, TensorFlow Serving's parameters, CPUs of a host policy."""
+    asked_target = TARGET in config.parameters
+    by_default = [
+        group for group in spec.scheduling.instances if group.count == 0
+    ]  # CPUs of the policy "cpu"
+    write_scheduling(replace(spec.scheduling, instances=()) if by_default else spec.scheduling, config)
+    if not asked_target and not spec.scheduling.target_p99_ms:
+        config.parameters.pop(TARGET, None)  # none by default: nothing to be said
+    for sample in config.model_warmup:
+        sample.count = sample.count or 1
+
+
 def _complete_instances(config: Any, spec: VersionSpec, status: _core.VersionStatus) -> None:
     cpu = protos.enum_type("inference.ModelInstanceGroup.Kind").values_by_name["KIND_CPU"].number
     if not config.instance_group:
-        config.instance_group.add(kind=cpu, count=max(status.instance_count, 1))
+        group = config.instance_group.add(kind=cpu, count=max(status.instance_count, 1))
+        if spec.scheduling.instances:
+            group.host_policy = CPU_POLICY
     for index, group in enumerate(config.instance_group):
         group.name = group.name or f"{spec.model}_{index}"
         group.count = group.count or 1

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 from fastserve import protos
 from fastserve.lifecycle import pbtxt
 from fastserve.lifecycle.config_fields import refused_fields
-from fastserve.lifecycle.labels import LabelFile, Labels, label_name_error
+from fastserve.lifecycle.labels import LabelFile, label_name_error
 from fastserve.lifecycle.pbtxt import Positions, TextError
-from fastserve.lifecycle.version_spec import Problem, TensorShape, VersionSpec
+from fastserve.lifecycle.settings import Settings, VersionPolicy, without_config
+from fastserve.lifecycle.tensor_types import datatype_of
+from fastserve.lifecycle.triton_scheduling import PARAMETERS, TritonScheduling
+from fastserve.lifecycle.version_spec import Problem, TensorShape
+from fastserve.lifecycle.warm_up_checks import warm_up_errors
+from fastserve.lifecycle.warm_up_files import WarmUpFile
+from fastserve.scheduling import Scheduling
+
+__all__ = ["CONFIG_FILE", "Settings", "VersionPolicy", "name_error", "read_config", "without_config"]
 
 CONFIG_FILE = "config.pbtxt"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 BACKENDS = ("identity", "openvino")
-MAX_COUNT = 1024  # instances of a model; beyond it the figure is a mistake
 
 # What Triton's repositories call a backend or platform -> ours. Those that are not "openvino" themselves read formats
 # that OpenVINO reads; they run on it and a line in the log says so.
@@ -53,80 +59,42 @@ def name_error(name: str) -> str:
     return f"'{name}' is no model name: it has nothing but dots" if not name.strip(".") else ""
 
 
-@dataclass(frozen=True)
-class VersionPolicy:
-    """Which of the versions that are there are served."""
-
-    latest: int = 1  # so many of the highest; 0 = all
-    specific: tuple[int, ...] = ()  # exactly these, when not empty
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What holds for every version of a model. `backend` "": by the name of the model file."""
-
-    model: str
-    backend: str = ""
-    file_name: str = ""  # in the version directory; "": the backend's usual names
-    max_batch_rows: int = -1
-    inputs: tuple[TensorShape, ...] = ()
-    outputs: tuple[TensorShape, ...] = ()
-    version_policy: VersionPolicy = VersionPolicy()
-    instance_count: int = 0
-    max_queue_delay_us: int = 0
-    max_queue_requests: int = 0
-    preferred_rows: tuple[int, ...] = ()
-    parameters: tuple[tuple[str, str], ...] = ()
-    label_files: tuple[LabelFile, ...] = ()
-    labels: Labels = ()  # what was read from them
-    asked: bytes = b""
-    notes: tuple[str, ...] = ()  # for the log: what was accepted and runs otherwise than it says
-
-    def version_spec(self, version: int, backend: str, path: str, defaults: dict[str, str]) -> VersionSpec:
-        """`defaults`: parameters of the backend that the model does not set itself."""
-        return VersionSpec(
-            model=self.model,
-            version=version,
-            backend=backend,
-            path=path,
-            max_batch_rows=self.max_batch_rows,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            instance_count=self.instance_count,
-            max_queue_delay_us=self.max_queue_delay_us,
-            max_queue_requests=self.max_queue_requests,
-            preferred_rows=self.preferred_rows,
-            parameters=tuple(sorted((defaults | dict(self.parameters)).items())),
-            labels=self.labels,
-            asked=self.asked,
-        )
-
-
-def without_config(model: str) -> Settings:
-    """Settings of a model that has no config.pbtxt: everything comes from the model file."""
-    return Settings(
-        model, asked=protos.message_class("inference.ModelConfig")(name=model).SerializeToString()
-    )
-
-
-def read_config(model: str, text: str) -> tuple[Settings | None, list[Problem]]:
+def read_config(
+    model: str, text: str, host_policies: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[Settings | None, list[Problem]]:
     """`model`: the folder's name. No settings when anything is wrong; then every problem that was found."""
     message = protos.message_class("inference.ModelConfig")()
     positions, errors = pbtxt.parse(text, message)
-    reader = _Reader(model, message, positions)
+    reader = ConfigReader(model, message, positions, TritonScheduling(message, positions, host_policies))
     if not errors or positions:  # else the text could not be understood at all
-        errors = [*errors, *refused_fields(message, positions), *reader.check()]
+        errors = [*errors, *refused_fields(message, positions), *reader.check(), *reader.check_triton()]
     if errors:
-        where = f"{model}/{CONFIG_FILE}"
-        ordered = sorted(set(errors), key=lambda e: e.line)
-        return None, [Problem(model, error.message, where, error.line) for error in ordered]
+        return None, problems_of(model, CONFIG_FILE, errors)
     return reader.settings(), []
 
 
-class _Reader:
+def problems_of(model: str, file: str, errors: Iterable[TextError]) -> list[Problem]:
+    """In the order of the lines, each once."""
+    ordered = sorted(dict.fromkeys(errors), key=lambda e: e.line)
+    return [Problem(model, error.message, f"{model}/{file}", error.line) for error in ordered]
+
+
+class SpelledScheduling(Protocol):
+    """What a file says about scheduling, and where."""
+
+    @property
+    def wanted(self) -> Scheduling: ...
+    @property
+    def notes(self) -> list[str]: ...
+    def errors(self, max_batch_rows: int) -> Iterator[TextError]: ...
+    def error(self, path: tuple[str | int, ...], text: str) -> TextError:
+        """About a value of `wanted`, in the words of the file."""
+
+
+class ConfigReader:
     """One message with its positions: first check(), then settings()."""
 
-    def __init__(self, model: str, message: Any, positions: Positions) -> None:
+    def __init__(self, model: str, message: Any, positions: Positions, scheduling: SpelledScheduling) -> None:
         self.model = model
         self.message = message
         self.positions = positions
@@ -135,6 +103,9 @@ class _Reader:
         self.max_batch_rows = message.max_batch_size
         if not positions.has("max_batch_size") and not (message.input or message.output):
             self.max_batch_rows = -1  # nothing is said: the model decides
+        self.scheduling = scheduling
+        if self.max_batch_rows == -1 and self.scheduling.wanted.allowed_batch_sizes:
+            self.max_batch_rows = self.scheduling.wanted.allowed_batch_sizes[-1]
 
     # --- checks: each yields what is impossible, in the words of the file
 
@@ -145,10 +116,21 @@ class _Reader:
         yield from self._check_versions()
         yield from self._check_instances()
         yield from self._check_batching()
+        yield from warm_up_errors(self.message, self.scheduling.error)
+        yield from self.scheduling.errors(self.max_batch_rows)
         yield from self._check_file_name()
         yield from self._check_label_files()
         yield from self._check_parameters()
         yield from self._check_accelerators()
+
+    def check_triton(self) -> Iterator[TextError]:
+        """What only Triton demands."""
+        if self.message.HasField("dynamic_batching") and self.max_batch_rows == 0:
+            written = self.positions.has("max_batch_size")
+            yield self._error(
+                "dynamic_batching needs max_batch_size above 0, got " + ("0" if written else "none"),
+                "dynamic_batching",
+            )
 
     def _error(self, message: str, *path: str | int) -> TextError:
         return TextError(self.positions.line(*path), message)
@@ -206,10 +188,12 @@ class _Reader:
         for index, version in enumerate(self.message.version_policy.specific.versions):
             if version < 1:
                 path = ("version_policy", 0, "specific", 0, "versions", index)
-                yield self._error(f"version_policy.specific.versions: got {version}, want at least 1", *path)
+                name = self.positions.name("version_policy.specific.versions")
+                yield self._error(f"{name}: got {version}, want at least 1", *path)
         policy = self.message.version_policy
         if policy.WhichOneof("policy_choice") == "specific" and not policy.specific.versions:
-            yield self._error("version_policy.specific: versions is empty", "version_policy")
+            name = self.positions.name("version_policy.specific")
+            yield self._error(f"{name}: versions is empty", "version_policy")
 
     def _check_instances(self) -> Iterator[TextError]:
         for index, group in enumerate(self.message.instance_group):
@@ -222,11 +206,6 @@ class _Reader:
                 yield self._error(
                     f"instance_group: gpus goes with KIND_GPU, got {kind}", "instance_group", index, "gpus"
                 )
-            if not 0 <= group.count <= MAX_COUNT:
-                yield self._error(
-                    f"instance_group.count: got {group.count}, want 1 to {MAX_COUNT}",
-                    *("instance_group", index, "count"),
-                )
 
     def _check_batching(self) -> Iterator[TextError]:
         message = self.message
@@ -234,56 +213,29 @@ class _Reader:
             yield self._error(
                 f"max_batch_size: got {message.max_batch_size}, want at least 0", "max_batch_size"
             )
-        if not message.HasField("dynamic_batching"):
-            return
-        if self.max_batch_rows == 0:
-            written = self.positions.has("max_batch_size")
-            yield self._error(
-                "dynamic_batching needs max_batch_size above 0, got " + ("0" if written else "none"),
-                "dynamic_batching",
-            )
-        for index, rows in enumerate(message.dynamic_batching.preferred_batch_size):
-            path = ("dynamic_batching", 0, "preferred_batch_size", index)
-            if rows < 1:
-                yield self._error(
-                    f"dynamic_batching.preferred_batch_size: got {rows}, want at least 1", *path
-                )
-            elif 0 < self.max_batch_rows < rows:
-                yield self._error(
-                    f"dynamic_batching.preferred_batch_size: {rows} is above max_batch_size {self.max_batch_rows}",
-                    *path,
-                )
-        delay = message.dynamic_batching.max_queue_delay_microseconds
-        if delay > 3_600_000_000:
-            yield self._error(
-                f"dynamic_batching.max_queue_delay_microseconds: got {delay}, want at most 3600000000 (one hour)",
-                *("dynamic_batching", 0, "max_queue_delay_microseconds"),
-            )
 
     def _check_file_name(self) -> Iterator[TextError]:
         name = self.message.default_model_filename
         if not name:
             return
         parts = PurePosixPath(name).parts
+        field = self.positions.name("default_model_filename")
         if name.startswith("/") or ".." in parts or "\0" in name or not parts:
-            yield self._error(
-                f"default_model_filename: '{name}' leaves the version directory", "default_model_filename"
-            )
+            yield self._error(f"{field}: '{name}' leaves the version directory", "default_model_filename")
         elif self.backend == "identity":
-            yield self._error(
-                "default_model_filename: backend identity has no model file", "default_model_filename"
-            )
+            yield self._error(f"{field}: backend identity has no model file", "default_model_filename")
 
     def _check_label_files(self) -> Iterator[TextError]:
         for index, output in enumerate(self.message.output):
             if output.label_filename and (wrong := label_name_error(output.label_filename)):
-                yield self._error(f"output.label_filename: {wrong}", "output", index, "label_filename")
+                field = self.positions.name("output.label_filename")
+                yield self._error(f"{field}: {wrong}", "output", index, "label_filename")
 
     def _check_parameters(self) -> Iterator[TextError]:
         if self.asked_backend in {"", "openvino", "identity"}:
             return  # the backend itself knows its parameters
         for key in self.message.parameters:
-            if not _TUNING.fullmatch(key):
+            if key not in PARAMETERS and not _TUNING.fullmatch(key):
                 yield TextError(
                     self.positions.line_of_key("parameters", key),
                     f"parameters: '{key}' of {self.asked_backend} has no counterpart on OpenVINO",
@@ -304,8 +256,8 @@ class _Reader:
 
     def settings(self) -> Settings:
         message = self.message
-        batching = message.dynamic_batching
         tuning = self.asked_backend not in {"", "openvino", "identity"}
+        parameters = {} if tuning else {k: v.string_value for k, v in message.parameters.items()}
         return Settings(
             model=self.model,
             backend=self.backend,
@@ -314,25 +266,26 @@ class _Reader:
             inputs=self._tensors(message.input),
             outputs=self._tensors(message.output),
             version_policy=self._version_policy(),
-            instance_count=sum(group.count or 1 for group in message.instance_group),
-            max_queue_delay_us=batching.max_queue_delay_microseconds,
-            max_queue_requests=batching.default_queue_policy.max_queue_size,
-            preferred_rows=tuple(sorted(set(batching.preferred_batch_size))),
-            parameters=()
-            if tuning
-            else tuple(sorted((key, value.string_value) for key, value in message.parameters.items())),
-            label_files=tuple(
-                LabelFile(
-                    output.name,
-                    output.label_filename,
-                    self.positions.line("output", index, "label_filename"),
-                )
-                for index, output in enumerate(message.output)
-                if output.label_filename
-            ),
+            scheduling=self.scheduling.wanted,
+            parameters=tuple(sorted((k, v) for k, v in parameters.items() if k not in PARAMETERS)),
+            label_files=tuple(self._label_files()),
+            warm_up_files=tuple(self._warm_up_files()),
             asked=message.SerializeToString(deterministic=True),
             notes=tuple(self._notes()),
         )
+
+    def _label_files(self) -> Iterator[LabelFile]:
+        for index, output in enumerate(self.message.output):
+            if output.label_filename:
+                line = self.positions.line("output", index, "label_filename")
+                yield LabelFile(output.name, output.label_filename, line)
+
+    def _warm_up_files(self) -> Iterator[WarmUpFile]:
+        for index, sample in enumerate(self.message.model_warmup):
+            for name in sorted(sample.inputs):
+                if file := sample.inputs[name].input_data_file:
+                    at = self.scheduling.error(("warm_up", index, "inputs", name, "input_data_file"), "")
+                    yield WarmUpFile(index, name, file, at.message.removesuffix(": "), at.line)
 
     def _tensors(self, tensors: Any) -> tuple[TensorShape, ...]:
         front = (-1,) if self.max_batch_rows > 0 else ()
@@ -351,20 +304,6 @@ class _Reader:
     def _notes(self) -> Iterator[str]:
         if self.asked_backend not in {"", "openvino", "identity"}:
             yield f"{self.asked_backend} is asked for; OpenVINO reads the format and runs it"
-            if self.message.parameters:
-                yield f"parameters for {self.asked_backend} are without effect: " + ", ".join(
-                    sorted(self.message.parameters)
-                )
-
-
-def datatype_of(data_type: int) -> str:
-    """inference.DataType -> OIP name: TYPE_FP32 -> FP32, TYPE_STRING -> BYTES."""
-    name: str = protos.enum_type("inference.DataType").values_by_number[data_type].name
-    return "BYTES" if name == "TYPE_STRING" else name.removeprefix("TYPE_")
-
-
-def data_type_of(datatype: str) -> int:
-    """The reverse of `datatype_of`; KeyError when Triton has no such type."""
-    name = "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
-    number: int = protos.enum_type("inference.DataType").values_by_name[name].number
-    return number
+            if foreign := sorted(set(self.message.parameters) - PARAMETERS):
+                yield f"parameters for {self.asked_backend} are without effect: " + ", ".join(foreign)
+        yield from self.scheduling.notes

@@ -20,8 +20,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from fastserve.errors import FastserveError, Internal, InvalidArgument, NotFound, Unavailable
+from fastserve.lifecycle.model_folder import FoundModel
 from fastserve.lifecycle.reconciler import ModelState, Reconciler
-from fastserve.lifecycle.repository import FoundModel, Repositories
+from fastserve.lifecycle.repository import Repositories
 
 logger = logging.getLogger("fastserve.lifecycle")
 

@@ -34,8 +34,12 @@ class Written(NamedTuple):
 class Positions:
     """Where each field was written."""
 
-    def __init__(self, written: Mapping[FieldPath, Written] | None = None) -> None:
+    def __init__(
+        self, written: Mapping[FieldPath, Written] | None = None, names: Mapping[str, str] | None = None
+    ) -> None:
+        """`names`: how the file spells fields, where it is not as the schema does."""
         self._written = dict(written or {})
+        self._names = dict(names or {})
 
     def __iter__(self) -> Iterator[tuple[FieldPath, Written]]:
         return iter(self._written.items())
@@ -55,12 +59,22 @@ class Positions:
             full = full[:-2]
         return 0
 
+    def name(self, field: str) -> str:
+        """How the file spells a field ("default_model_filename")."""
+        return self._names.get(field, field)
+
     def line_of_key(self, map_field: str, key: str) -> int:
         """Line of the entry with a string key in a map of the outermost message."""
+        return self.line(*self.map_entry((map_field,), key), "key")
+
+    def map_entry(self, field: tuple[str | int, ...], key: str) -> tuple[str | int, ...]:
+        """Path of the entry with a key (of text or digits) in a map; of the map itself when it was not written."""
+        full = _full(field)[:-1]  # without the index of the entry
         for path, written in self._written.items():
-            if path[0] == map_field and path[-2:] == ("key", 0) and written.text.strip("\"'") == key:
-                return written.line
-        return self.line(map_field)
+            is_key = path[: len(full)] == full and path[len(full) + 1 :] == ("key", 0)
+            if is_key and written.text.strip("\"'") == key:
+                return path[: len(full) + 1]
+        return field
 
 
 def parse(text: str, message: Any) -> tuple[Positions, list[TextError]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastserve import _core
 from fastserve.lifecycle.labels import Labels
+from fastserve.scheduling import Scheduling, core_arguments
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,10 @@ class VersionSpec:
     max_batch_rows: int = -1  # -1: the backend decides from the model; 0: no batching
     inputs: tuple[TensorShape, ...] = ()  # empty: the model's own
     outputs: tuple[TensorShape, ...] = ()
-    instance_count: int = 0  # 0: the backend's default
-    max_queue_delay_us: int = 0
-    max_queue_requests: int = 0  # 0: the engine's default
-    preferred_rows: tuple[int, ...] = ()
+    scheduling: Scheduling = field(default_factory=Scheduling)
     parameters: tuple[tuple[str, str], ...] = ()  # the backend's own, sorted by name
     labels: Labels = ()
-    asked: bytes = b""  # serialized inference.ModelConfig: what config.pbtxt said
+    asked: bytes = b""  # serialized inference.ModelConfig: what config.pbtxt or model.yaml said
     fingerprint: str = ""  # of the files in the version folder
 
     def to_core(self) -> _core.LoadSpec:
@@ -47,12 +45,9 @@ class VersionSpec:
             max_batch_rows=self.max_batch_rows,
             inputs=[_core.TensorSpec(t.name, t.datatype, t.shape, t.optional) for t in self.inputs],
             outputs=[_core.TensorSpec(t.name, t.datatype, t.shape, t.optional) for t in self.outputs],
-            instance_count=self.instance_count,
-            max_queue_delay_us=self.max_queue_delay_us,
-            max_queue_requests=self.max_queue_requests,
-            preferred_rows=self.preferred_rows,
             parameters=dict(self.parameters),
             labels=dict(self.labels),
+            **core_arguments(self.scheduling, self.max_batch_rows),
         )
 
 

@@ -6,6 +6,7 @@ fastserve_batch_rows{model,version}                    histogram, sizes of execu
 fastserve_requests_in_flight, _pending{model,version}  accepted and not answered; of these waiting
 fastserve_requests_rejected_total{reason,...}          requests that no model ran, by reason (see _rejected)
 fastserve_requests_failed_total{model,version}         requests that their backend failed
+fastserve_requests_expired_executed_total{model,version}  handed to the device after their deadline: 0
 fastserve_model_state, fastserve_model_load_seconds    of every version known
 fastserve_connections{protocol}, ..._accepted_total    open now, and since the start
 fastserve_streams                                      calls that front ends work on
@@ -14,7 +15,8 @@ fastserve_loop_lag_seconds{loop,quantile}              how long what is due wait
 fastserve_traces_dropped_total                         traces that nobody took
 fastserve_build_info{version}                          1
 
-Triton's names beside them: metrics/triton.py. Buckets: 1 us * 2^i, i = 0..24 (csrc/base/histogram.h); 1, 2, 4 ... rows.
+Triton's names beside them: metrics/triton.py; the response cache: metrics/response_cache.py.
+Buckets: 1 us * 2^i, i = 0..24 (csrc/base/histogram.h); 1, 2, 4 ... rows.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from fastserve import _core
 from fastserve.metrics.families import Versions, add_histogram, model_labels, single
 from fastserve.metrics.host import Host
 from fastserve.metrics.loop_lag import LoopLag
+from fastserve.metrics.response_cache import response_cache
 from fastserve.metrics.triton import triton
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ class EngineCollector:
         versions = self._versions(statuses)
         loops = list(self._io_statistics())
         yield from triton(statuses, versions, self._host)
+        yield from response_cache(self._core, versions)
         yield from _requests(versions)
         yield from _histograms(versions)
         yield _rejected(versions, loops)
@@ -99,12 +103,18 @@ def _requests(versions: Versions) -> Iterator[Metric]:
     in_flight = Metric("fastserve_requests_in_flight", "Accepted requests that have no answer yet", "gauge")
     pending = Metric("fastserve_requests_pending", "Accepted requests that wait for execution", "gauge")
     failed = Metric("fastserve_requests_failed_total", "Requests that their backend failed", "counter")
+    expired = Metric(
+        "fastserve_requests_expired_executed_total",
+        "Requests handed to the device after their deadline; anything but 0 is a fault of the server",
+        "counter",
+    )
     for status, stats in versions:
         labels = model_labels(status)
         in_flight.add_sample(in_flight.name, labels, stats.in_flight)
         pending.add_sample(pending.name, labels, stats.pending)
         failed.add_sample(failed.name, labels, stats.fail.count - stats.other.count)
-    yield from (in_flight, pending, failed)
+        expired.add_sample(expired.name, labels, stats.expired_executed)
+    yield from (in_flight, pending, failed, expired)
 
 
 def _histograms(versions: Versions) -> Iterator[Metric]:

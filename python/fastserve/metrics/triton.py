@@ -1,7 +1,7 @@
 """Triton's names with Triton's labels and meanings (contracts §1c), so that dashboards made for it work.
 
 `*_duration_us` are running totals, to be divided by the success count. Names of what fastserve does not have (GPU,
-pinned memory pool, cache) are left out.
+pinned memory pool) are left out; those of the cache are in metrics/response_cache.py.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _COUNTERS: tuple[tuple[str, str, Value], ...] = (
 )
 
 _FAILURES: tuple[tuple[str, Value], ...] = (
-    ("REJECTED", lambda s: s.rejected.count),  # queue full, queue timeout
+    ("REJECTED", lambda s: s.rejected.count),  # queue full, too late, queue timeout
     ("CANCELED", lambda s: s.cancel.count),
     ("BACKEND", lambda s: s.fail.count - s.other.count),
     ("OTHER", lambda s: s.other.count),  # deadline passed, version unloaded

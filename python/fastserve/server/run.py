@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -17,13 +18,20 @@ import uvloop
 import fastserve
 from fastserve import Engine, config
 from fastserve.lifecycle import Repositories, Scan
+from fastserve.server import cpu
 from fastserve.server.banner import banner, describe
 from fastserve.server.example_request import curl
 from fastserve.server.listeners import StartError
 from fastserve.server.progress import progress_display
 from fastserve.server.ready_file import ReadyFile
 from fastserve.server.server import Server
-from fastserve.server.start_checks import check_tracing, startup_models
+from fastserve.server.start_checks import (
+    check_tracing,
+    model_defaults,
+    rate_limit,
+    response_cache_bytes,
+    startup_models,
+)
 from fastserve.server.tls import Certificates, open_certificates
 
 log = logging.getLogger("fastserve.server")
@@ -48,10 +56,14 @@ def _prepare(configuration: config.Config) -> Repositories:
     cache_dir = configuration.openvino.cache_dir
     if cache_dir is not None:
         _check_writable(cache_dir)
+    cpu.apply(configuration.cpu)
     check_tracing(configuration.tracing)
     parameters = {} if cache_dir is None else {"openvino": {"CACHE_DIR": os.fspath(cache_dir)}}
     ReadyFile(configuration.server.ready_file).clear()
-    return Repositories(configuration.repository.model_repository, parameters)
+    defaults = replace(model_defaults(configuration.scheduling), backend_parameters=parameters)
+    for note in defaults.batching.notes if defaults.batching is not None else ():
+        log.warning("--batching-parameters-file: %s", note)
+    return Repositories(configuration.repository.model_repository, defaults)
 
 
 def _check_writable(folder: Path) -> None:
@@ -75,7 +87,11 @@ async def _serve(
             configuration.server,
             configuration.limits,
             configuration.repository,
-            Engine(max_queue_requests=configuration.limits.max_queue_requests),
+            Engine(
+                max_queue_requests=configuration.limits.max_queue_requests,
+                rate_limit=rate_limit(configuration.scheduling),
+                response_cache_bytes=response_cache_bytes(configuration.scheduling),
+            ),
             repositories=repositories,
             tracing=configuration.tracing,
             tls=tls,

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from pathlib import Path
 
 from fastserve import config
-from fastserve.lifecycle import Repositories
+from fastserve.lifecycle import ModelDefaults, Repositories
+from fastserve.lifecycle.batching_parameters import read_batching_parameters
+from fastserve.lifecycle.host_policy import read_host_policies
+from fastserve.scheduling import MAX_RESOURCE_COUNT, RateLimit
 from fastserve.server.listeners import StartError
 
+log = logging.getLogger("fastserve.server")
+
 EVERY_MODEL = "*"
+MAX_CACHE_BYTES = 1 << 50
+_CACHE = re.compile(r"local,size=(?P<bytes>\d{1,18})")
+_RESOURCE = re.compile(r"(?P<name>[^:\s]+):(?P<count>\d{1,18})(:(?P<device>\d{1,4}))?")
 
 
 def startup_models(repository: config.Repository, repositories: Repositories) -> list[str] | None:
@@ -28,6 +38,59 @@ def startup_models(repository: config.Repository, repositories: Repositories) ->
         if name not in present:
             raise StartError(f"--load-model {name[:128]!r}: no model repository has a folder of that name")
     return wanted
+
+
+def model_defaults(scheduling: config.Scheduling) -> ModelDefaults:
+    """Without the backends' parameters. Raises StartError."""
+    file = scheduling.batching_parameters_file
+    try:
+        policies = read_host_policies(scheduling.host_policy)
+    except ValueError as error:
+        raise StartError(f"--host-policy: {error}") from None
+    try:
+        batching = read_batching_parameters(file) if file is not None else None
+    except ValueError as error:
+        raise StartError(f"--batching-parameters-file: {error}") from None
+    return ModelDefaults(target_p99_ms=scheduling.target_p99_ms, host_policies=policies, batching=batching)
+
+
+def rate_limit(scheduling: config.Scheduling) -> RateLimit | None:
+    """Of NAME:COUNT, or Triton's NAME:COUNT:DEVICE, where 0 is the CPU. Raises StartError."""
+    counts: dict[str, int] = {}
+    for text in scheduling.rate_limit_resource:
+        found = _RESOURCE.fullmatch(text)
+        if found is None or not 1 <= int(found["count"]) <= MAX_RESOURCE_COUNT:
+            raise StartError(
+                f"--rate-limit-resource: got '{text[:80]}', want NAME:COUNT with 1 to {MAX_RESOURCE_COUNT}"
+            )
+        if int(found["device"] or 0) != 0:
+            log.warning("--rate-limit-resource %s is without effect: the CPU is device 0", text)
+            continue
+        if found["name"] in counts:
+            raise StartError(f"--rate-limit-resource: '{found['name']}' is given twice")
+        counts[found["name"]] = int(found["count"])
+    if scheduling.rate_limit == "off":
+        if scheduling.rate_limit_resource:
+            raise StartError("--rate-limit-resource needs --rate-limit execution_count as well")
+        return None
+    return RateLimit(counts)
+
+
+def response_cache_bytes(scheduling: config.Scheduling) -> int:
+    """Of --response-cache-bytes, or Triton's --cache-config local,size=BYTES. Raises StartError."""
+    if not scheduling.cache_config:
+        return scheduling.response_cache_bytes
+    if scheduling.response_cache_bytes:
+        raise StartError("--cache-config is given beside --response-cache-bytes: want one of them")
+    if len(scheduling.cache_config) > 1:
+        raise StartError(f"--cache-config: got {len(scheduling.cache_config)} of them, want one")
+    text = scheduling.cache_config[0]
+    found = _CACHE.fullmatch(text)
+    if found is None or int(found["bytes"]) > MAX_CACHE_BYTES:
+        raise StartError(
+            f"--cache-config: got '{text[:80]}', want local,size=BYTES with up to {MAX_CACHE_BYTES}"
+        )
+    return int(found["bytes"])
 
 
 def check_tracing(tracing: config.Tracing) -> None:

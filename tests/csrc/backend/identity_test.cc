@@ -99,6 +99,20 @@ TEST(Identity, DelayWaitsWithoutTheCpuAndBurnUsesIt) {
   EXPECT_GE(burn.wall, 5 * kMillisecond);
 }
 
+TEST(Identity, AllowedSizesAreItsBuckets) {
+  const auto free = identity_backend().load(good_spec(), {});
+  ASSERT_TRUE(free.is_ok());
+  EXPECT_TRUE((*free)->buckets().empty());
+  EXPECT_FALSE((*free)->pads());
+  const auto model = identity_backend().load(changed([](LoadSpec& s) { s.allowed_rows = {1, 4}; }), {});
+  ASSERT_TRUE(model.is_ok());
+  EXPECT_TRUE(std::ranges::equal((*model)->buckets(), std::vector<std::int64_t>{1, 4}));
+  EXPECT_TRUE((*model)->pads());
+  const auto bad = identity_backend().load(changed([](LoadSpec& s) { s.allowed_rows = {1, 3}; }), {});
+  EXPECT_EQ(bad.status().code(), Code::kInvalidArgument);
+  EXPECT_NE(bad.status().message().find("allowed_batch_sizes[1]: got 3, want 4"), std::string::npos);
+}
+
 TEST(Identity, IsDeterministicAboutContents) {
   const auto model = identity_backend().load(good_spec(), {});
   const auto instance = std::move(model.value()->make_instance(0)).value();

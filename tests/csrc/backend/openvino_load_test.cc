@@ -2,7 +2,6 @@
 #include <fstream>
 
 #include "backend/batch_run.h"
-#include "backend/openvino_cpus.h"
 #include "backend/openvino_models.h"
 
 namespace fastserve::test {
@@ -369,16 +368,6 @@ TEST_F(OpenVinoLoad, ProgressRisesAndNamesTheSteps) {
   EXPECT_EQ(words.front(), "reading");
   EXPECT_NE(std::ranges::find(words, "compiling 3 of 7"), words.end());
   EXPECT_LE(fractions.back(), 1.0);
-}
-
-TEST(CpuQuota, CpuMax) {
-  EXPECT_EQ(parse_cpu_max("150000 100000\n"), 1.5);
-  EXPECT_EQ(parse_cpu_max("400000 100000"), 4.0);
-  EXPECT_EQ(parse_cpu_max("max 100000"), std::nullopt);
-  EXPECT_EQ(parse_cpu_max("-1 100000"), std::nullopt);
-  EXPECT_EQ(parse_cpu_max("100000 0"), std::nullopt);
-  EXPECT_EQ(parse_cpu_max("100000"), std::nullopt);
-  EXPECT_EQ(parse_cpu_max(""), std::nullopt);
 }
 
 }  // namespace

@@ -31,8 +31,15 @@ class PendingSetTest : public ::testing::Test {
     return out;
   }
 
+  static QueueLimits delaying(std::uint32_t priority) {
+    QueueLimits limits;
+    limits.by_priority[priority].on_timeout = QueuePolicy::OnTimeout::kDelay;
+    return limits;
+  }
+
   std::deque<Request> requests_;
-  PendingSet set_;
+  const QueueRules rules_;
+  PendingSet set_{rules_};
 };
 
 using Tags = std::vector<std::uint64_t>;
@@ -43,14 +50,17 @@ TEST_F(PendingSetTest, PriorityFirstThenArrival) {
   add(1);       // 3: first
   add(0);       // 4
   add(1);       // 5
-  add(40'000);  // 6: as 16
-  EXPECT_EQ(order(), (Tags{3, 5, 1, 4, 2, 6}));
+  add(40'000);  // 6: beyond the levels, so as 1
+  EXPECT_EQ(order(), (Tags{3, 5, 1, 4, 6, 2}));
   EXPECT_EQ(set_.size(), 6U);
   EXPECT_EQ(set_.oldest_enqueued(), 1);
 }
 
 TEST_F(PendingSetTest, ModelDefaultPriority) {
-  PendingSet set(2);
+  QueueLimits limits;
+  limits.default_priority = 2;
+  const QueueRules rules(limits);
+  PendingSet set(rules);
   add(3, kNever, &set);
   add(0, kNever, &set);
   EXPECT_EQ(set.first()->owner_tag, 2U);
@@ -80,6 +90,58 @@ TEST_F(PendingSetTest, ExpiryTakesExactlyWhatIsDueEarliestFirst) {
   EXPECT_EQ(order(), (Tags{1, 3}));
   EXPECT_EQ(set_.earliest_expiry(), 30);
   EXPECT_EQ(tags(set_.take_expired(kNever)), (Tags{1})) << "what cannot expire stays";
+}
+
+TEST_F(PendingSetTest, OldestWhateverItsLevel) {
+  EXPECT_EQ(set_.oldest(), nullptr);
+  add(3);
+  add(1);
+  add(16);
+  EXPECT_EQ(set_.oldest()->owner_tag, 1U);
+  set_.remove(*set_.oldest());
+  EXPECT_EQ(set_.oldest()->owner_tag, 2U);
+  set_.remove(*set_.oldest());
+  EXPECT_EQ(set_.oldest()->owner_tag, 3U);
+}
+
+TEST_F(PendingSetTest, WhatTimedOutIsServedAfterTheRestOfItsLevel) {
+  const QueueRules rules(delaying(2));
+  PendingSet set(rules);
+  add(2, 30, &set);      // 1
+  add(2, 10, &set);      // 2
+  add(2, kNever, &set);  // 3
+  add(3, kNever, &set);  // 4
+  EXPECT_EQ(set.take_expired(10), nullptr);
+  add(2, kNever, &set);  // 5
+  EXPECT_EQ(set.take_expired(30), nullptr);
+  Tags got;
+  for (const Request* r = set.first(); r != nullptr; r = set.next(*r)) got.push_back(r->owner_tag);
+  EXPECT_EQ(got, (Tags{3, 5, 2, 1, 4}));
+  EXPECT_EQ(set.size(), 5U);
+  EXPECT_EQ(set.earliest_expiry(), kNever) << "they wait as long as it takes";
+  EXPECT_EQ(tags(set.take_all()), (Tags{3, 5, 2, 1, 4}));
+}
+
+TEST_F(PendingSetTest, ADelayedRequestKeepsItsDeadline) {
+  const QueueRules rules(delaying(8));
+  PendingSet set(rules);
+  Request& request = add(8, 10, &set);
+  request.deadline = 50;
+  EXPECT_EQ(set.take_expired(10), nullptr);
+  EXPECT_EQ(set.earliest_expiry(), 50);
+  EXPECT_EQ(set.take_expired(49), nullptr);
+  EXPECT_EQ(set.take_expired(50), &request);
+  EXPECT_TRUE(set.empty());
+}
+
+TEST_F(PendingSetTest, ALateLookTakesWhatIsBeyondItsDeadlineToo) {
+  const QueueRules rules(delaying(8));
+  PendingSet set(rules);
+  Request& request = add(8, 10, &set);
+  request.deadline = 50;
+  Request& gone = add(8, 10, &set);
+  gone.cancel();
+  EXPECT_EQ(tags(set.take_expired(60)).size(), 2U);
 }
 
 TEST_F(PendingSetTest, TakesWhatWasCancelled) {

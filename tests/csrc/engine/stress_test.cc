@@ -285,5 +285,77 @@ TEST(Stress, TheEngineGoesDownWhileRequestsWait) {
   }
 }
 
+// With the order preserved, three instances, and three producers of two priorities. The order holds within a version.
+void run_ordered(bool replace) {
+  constexpr int kRequests = 10'000 / kLess;
+  Engine engine;
+  LoadSpec spec = identity_spec(8, 3);
+  spec.queue.preserve_ordering = true;
+  ASSERT_TRUE(engine.load(spec).is_ok());
+  std::vector<std::thread> threads;
+  std::atomic<int> running{3};
+  for (int p = 0; p < 3; ++p) {
+    threads.emplace_back([&, p] {
+      Producer producer(engine, p, 64);
+      producer.run(kRequests, [p](Request& r) { r.priority = static_cast<std::uint32_t>(1 + p / 2); });
+      EXPECT_TRUE(producer.in_order || replace);
+      EXPECT_EQ(producer.wrong, 0);
+      EXPECT_EQ(ok(producer), kRequests);
+      --running;
+    });
+  }
+  while (replace && running != 0) ASSERT_TRUE(engine.load(spec).is_ok());
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(Stress, PreservedOrderHoldsWithSeveralInstancesAndPriorities) { run_ordered(false); }
+
+TEST(Stress, ModelsThatPreserveTheOrderAreReplacedUnderLoad) { run_ordered(true); }
+
+// Two models that share one resource and a third that needs two of another: all make progress, and unloading under load ends.
+TEST(Stress, ModelsThatShareResourcesUnderLoadAndUnload) {
+  constexpr int kRequests = 10'000 / kLess;
+  EngineOptions options;
+  options.rate_limits = {true, {{"R2", 3}}};
+  Engine engine(options);
+  const auto spec_of = [](std::string model, std::vector<ResourceNeed> needs, std::uint32_t priority) {
+    LoadSpec spec = identity_spec(8, 2);
+    spec.model = std::move(model);
+    spec.groups.resize(1);
+    spec.groups[0].count = 2;
+    spec.groups[0].resources = std::move(needs);
+    spec.groups[0].rate_priority = priority;
+    return spec;
+  };
+  const std::array<LoadSpec, 3> specs{spec_of("a", {{"R1", false, 1}}, 1),
+                                      spec_of("b", {{"R1", false, 1}, {"R2", true, 2}}, 2),
+                                      spec_of("c", {{"R2", true, 2}}, 0)};
+  for (const LoadSpec& spec : specs) ASSERT_TRUE(engine.load(spec).is_ok());
+  std::vector<std::thread> threads;
+  std::atomic<int> running{3};
+  for (int p = 0; p < 3; ++p) {
+    threads.emplace_back([&, p] {
+      Producer producer(engine, p, 32);
+      std::mt19937 random(static_cast<unsigned>(p));
+      producer.run(kRequests, [&](Request& r) {
+        r.model_name = specs[static_cast<std::size_t>(p)].model;
+        if (random() % 16 == 0) r.cancel();
+        if (random() % 16 == 0)
+          r.deadline = monotonic_now() + static_cast<Nanos>(random() % 500) * kMicrosecond;
+      });
+      EXPECT_EQ(producer.answered, kRequests);
+      EXPECT_EQ(producer.wrong, 0);
+      EXPECT_GT(ok(producer), kRequests / 2);
+      --running;
+    });
+  }
+  for (std::size_t i = 0; running != 0; ++i) ASSERT_TRUE(engine.load(specs[i % 3]).is_ok());
+  for (std::thread& thread : threads) thread.join();
+  for (const LoadSpec& spec : specs) {
+    EXPECT_EQ(engine.statistics(spec.model, 1).value().expired_executed, 0U);
+    EXPECT_TRUE(engine.unload(spec.model, 1).is_ok());
+  }
+}
+
 }  // namespace
 }  // namespace fastserve

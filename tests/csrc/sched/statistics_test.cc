@@ -14,6 +14,8 @@ std::uint64_t requests_of(const DurationHistogram& h) {
   return out;
 }
 
+std::uint64_t batches_of(const SizeCounter* size) { return size == nullptr ? 0 : size->count.load(); }
+
 TEST(Statistics, ABatchCountsForEachOfItsRequests) {
   Statistics s(8);
   StatisticsShard& shard = s.add_shard();
@@ -31,15 +33,15 @@ TEST(Statistics, ABatchCountsForEachOfItsRequests) {
   EXPECT_EQ(shard.scatter_ns.load(), 60U);
   EXPECT_EQ(shard.rows_served.load(), 4U);
   EXPECT_EQ(shard.last_run.load(), 99);
-  EXPECT_EQ(shard.of_rows(5).count.load(), 1U);
-  EXPECT_EQ(shard.of_rows(5).execute_ns.load(), 20U);
-  EXPECT_EQ(shard.of_rows(4).count.load(), 0U);
+  EXPECT_EQ(batches_of(shard.of_rows(5)), 1U);
+  EXPECT_EQ(shard.of_rows(5)->execute_ns.load(), 20U);
+  EXPECT_EQ(batches_of(shard.of_rows(4)), 0U);
 }
 
 TEST(Statistics, ABatchThatServedNobodyIsNoExecution) {
   Statistics s(8);
   BatchCount(s.add_shard(), s.common()).add_batch({5, 0, 0, 10, 20, 30, 99});
-  EXPECT_EQ(s.shards()[1]->of_rows(5).count.load(), 0U);
+  EXPECT_EQ(batches_of(s.shards()[1]->of_rows(5)), 0U);
   EXPECT_EQ(s.shards()[1]->last_run.load(), 0);
 }
 
@@ -53,7 +55,7 @@ TEST(Statistics, WhoFindsTheShardTakenCountsInTheCommonOne) {
     second.add_batch({1, 1, 1, 1, 1, 1, 1});
     EXPECT_EQ(requests_of(shard.queue), 0U);
     EXPECT_EQ(requests_of(s.common().queue), 1U);
-    EXPECT_EQ(s.common().of_rows(1).count.load(), 1U);
+    EXPECT_EQ(batches_of(s.common().of_rows(1)), 1U);
   }
   BatchCount(shard, s.common()).add_request(1, 1);
   EXPECT_EQ(requests_of(shard.queue), 1U) << "it was given back";
@@ -77,7 +79,7 @@ TEST(Statistics, FinishersOfOneInstanceLoseNothing) {
   std::uint64_t requests = 0, batches = 0, rows = 0;
   for (const auto& each : s.shards()) {
     requests += requests_of(each->total);
-    batches += each->of_rows(2).count.load();
+    batches += batches_of(each->of_rows(2));
     rows += each->rows_served.load();
   }
   EXPECT_EQ(requests, 3U * kEach);
@@ -99,7 +101,20 @@ TEST(Statistics, SizesAreBounded) {
   Statistics huge(std::int64_t{1} << 40);
   EXPECT_EQ(huge.sizes(), Statistics::kMaxSizes);
   BatchCount(huge.common(), huge.common()).add_batch({std::int64_t{1} << 39, 1, 1, 0, 0, 0, 1});
-  EXPECT_EQ(huge.common().of_rows(Statistics::kMaxSizes).count.load(), 1U);
+  EXPECT_EQ(batches_of(huge.common().of_rows(Statistics::kMaxSizes)), 1U);
+}
+
+TEST(Statistics, SizesTakeMemoryWhenTheyAreCounted) {
+  Statistics s(4000);
+  StatisticsShard& shard = s.add_shard();
+  EXPECT_LT(sizeof(StatisticsShard), 2048U);
+  for (const std::int64_t rows : {1, 2, 3, 4, 63, 64, 4000}) {
+    EXPECT_EQ(batches_of(shard.of_rows(rows)), 0U) << rows;
+    BatchCount(shard, s.common()).add_batch({rows, 1, 1, 0, 0, 0, 1});
+    EXPECT_EQ(batches_of(shard.of_rows(rows)), 1U) << rows;
+  }
+  EXPECT_EQ(shard.of_rows(300), nullptr) << "of its piece nothing was counted";
+  EXPECT_EQ(batches_of(shard.of_rows(5)), 0U);
 }
 
 }  // namespace

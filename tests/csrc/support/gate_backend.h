@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/cpu_budget.h"
 #include "batch/batch.h"
 
 namespace fastserve {
@@ -75,6 +76,8 @@ class GateBackend final : public Backend {
   std::vector<std::int64_t> buckets;
   std::vector<std::int64_t> ran_rows;  // run_rows of every start() while open
   int loads = 0;
+  std::vector<std::int64_t> warmed_rows;  // what LoadedModel::warmed was told
+  int counted_runs = 0;                   // starts outside of a PreparingScope, while open
 
  private:
   class Instance final : public BackendInstance {
@@ -93,7 +96,11 @@ class GateBackend final : public Backend {
           break;
       }
       if (!backend_.open) return backend_.gate.keep(batch);
-      backend_.ran_rows.push_back(batch.run_rows());
+      {
+        const std::lock_guard lock(backend_.ran_mutex_);  // instances may run at the same time
+        backend_.ran_rows.push_back(batch.run_rows());
+        if (!PreparingScope::here()) ++backend_.counted_runs;
+      }
       echo(batch);
     }
 
@@ -109,6 +116,9 @@ class GateBackend final : public Backend {
     const Signature& signature() const override { return signature_; }
     int instance_count() const override { return instances_; }
     std::span<const std::int64_t> buckets() const override { return backend_.buckets; }
+    void warmed(std::span<const std::int64_t> rows) override {
+      backend_.warmed_rows.assign(rows.begin(), rows.end());
+    }
     Result<std::unique_ptr<BackendInstance>> make_instance(int) override {
       return std::unique_ptr<BackendInstance>(std::make_unique<Instance>(backend_));
     }
@@ -122,6 +132,7 @@ class GateBackend final : public Backend {
   };
 
   const int depth_;
+  std::mutex ran_mutex_;  // of writers; a test reads when nothing runs
 };
 
 }  // namespace fastserve

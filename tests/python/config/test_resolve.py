@@ -40,6 +40,16 @@ GOOD = {
     "limits.compress_grpc_answers": ("true", True),
     "limits.max_queue_requests": ("5", 5),
     "limits.exit_timeout_s": ("1.5", 1.5),
+    "scheduling.target_p99_ms": ("25", 25.0),
+    "scheduling.rate_limit": ("execution_count", "execution_count"),
+    "scheduling.rate_limit_resource": ("R1:4", ("R1:4",)),
+    "scheduling.host_policy": ("cpu,cpu-cores=0-3", ("cpu,cpu-cores=0-3",)),
+    "scheduling.response_cache_bytes": ("64MiB", 64 << 20),
+    "scheduling.cache_config": ("local,size=1048576", ("local,size=1048576",)),
+    "scheduling.batching_parameters_file": ("batching.pbtxt", Path("batching.pbtxt")),
+    "cpu.threads": ("3", 3),
+    "cpu.tune": ("off", "off"),
+    "cpu.tune_cache": ("none", "none"),
     "logging.format": ("json", "json"),
     "logging.level": ("debug", "debug"),
     "logging.access_log": ("true", True),
@@ -284,3 +294,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 )
 def test_a_version_that_the_file_spells_as_a_number(tmp_path: Path, name: str, text: str) -> None:
     assert resolve(file=write(tmp_path, text, name)).config.tls.min_version == "1.3"
+
+
+def test_a_list_whose_texts_have_commas() -> None:
+    values = {"FASTSERVE_SCHEDULING_HOST_POLICY": "cpu,cpu-cores=0,2;far,numa-node=1"}
+    policies = resolve(environ=values).config.scheduling.host_policy
+    assert policies == ("cpu,cpu-cores=0,2", "far,numa-node=1")

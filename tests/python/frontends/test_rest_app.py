@@ -69,6 +69,7 @@ async def test_model_metadata(served: Served, http_call: Any) -> None:
         "platform": "identity",
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
+        "properties": {},
     }
     assert (await ask(served, http_call, "GET", "/v2/models/plain/versions/3")).json["versions"] == ["3"]
 

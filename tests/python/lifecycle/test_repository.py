@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fastserve.errors import InvalidArgument, NotFound
-from fastserve.lifecycle import Scan, scan_repositories
+from fastserve.lifecycle import ModelDefaults, Scan, scan_repositories
+from fastserve.lifecycle.batching_parameters import BatchingParameters
 
 
 def put(path: Path, text: str = "x") -> Path:
@@ -146,7 +147,7 @@ def test_default_model_filename(tmp_path: Path) -> None:
     assert problems(tmp_path) == ["m/1: has no model file: looked for gone.onnx"]
     put(tmp_path / "m/1/net.bin")
     put(tmp_path / "m/config.pbtxt", 'default_model_filename: "net.bin"')
-    assert problems(tmp_path) == ["m/1: no backend reads 'net.bin'; name one in config.pbtxt"]
+    assert problems(tmp_path) == ["m/1: no backend reads 'net.bin'; name one in config.pbtxt or model.yaml"]
 
 
 def test_links_stay_inside(tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_parameters_of_a_backend(tmp_path: Path) -> None:
     put(tmp_path / "b/config.pbtxt", 'parameters { key: "CACHE_DIR" value { string_value: "mine" } }')
     put(tmp_path / "c/config.pbtxt", 'backend: "identity"')
     (tmp_path / "c/1").mkdir()
-    wanted = scan_repositories([tmp_path], {"openvino": {"CACHE_DIR": "/cache"}}).wanted
+    wanted = scan_repositories([tmp_path], ModelDefaults({"openvino": {"CACHE_DIR": "/cache"}})).wanted
     assert dict(wanted["a"][1].parameters) == {"CACHE_DIR": "/cache"}
     assert dict(wanted["b"][1].parameters) == {"CACHE_DIR": "mine"}
     assert dict(wanted["c"][1].parameters) == {}
@@ -260,3 +261,112 @@ def test_an_unchanged_repository_makes_equal_specs(tmp_path: Path) -> None:
     assert scan(tmp_path).wanted == before
     put(tmp_path / "m/config.pbtxt", 'parameters { key: "A" value { string_value: "2" } }')
     assert scan(tmp_path).wanted != before
+
+
+def test_one_configuration_per_model(tmp_path: Path) -> None:
+    put(tmp_path / "a/1/model.onnx")
+    put(tmp_path / "a/model.yaml", "max_batch_size: 4\n")
+    put(tmp_path / "b/1/model.onnx")
+    put(tmp_path / "b/model.yaml", "max_batch_size: 4\n")
+    put(tmp_path / "b/config.pbtxt", "max_batch_size: 4\n")
+    put(tmp_path / "c/1/model.onnx")
+    put(tmp_path / "c/model.yaml", "max_batch_sizes: 4\n")
+    assert scan(tmp_path).wanted["a"][1].max_batch_rows == 4
+    assert problems(tmp_path) == [
+        "b/model.yaml: there is a config.pbtxt as well: a model has one of the two",
+        "c/model.yaml:1: unknown key 'max_batch_sizes' (did you mean max_batch_size?)",
+    ]
+
+
+WARM_UP = (
+    'model_warmup {\n name: "w" batch_size: 1 inputs { key: "x" value {\n'
+    ' data_type: TYPE_FP32 dims: [ 2 ]\n input_data_file: "row.bin" } } }'
+)
+
+
+def test_data_for_warm_up(tmp_path: Path) -> None:
+    put(tmp_path / "m/1/model.onnx")
+    put(tmp_path / "m/config.pbtxt", WARM_UP)
+    put(tmp_path / "m/warmup/row.bin", "12345678")
+    found = scan(tmp_path)
+    assert found.wanted["m"][1].scheduling.warm_up[0].inputs["x"].data == b"12345678"
+    put(tmp_path / "m/warmup/row.bin", "12345678--")
+    longer = scan(tmp_path)
+    assert longer.wanted["m"][1].scheduling == found.wanted["m"][1].scheduling
+    assert longer.models[0].notes == (
+        "warmup/row.bin: the last 2 bytes are without effect: a warm-up has one row",
+    )
+    put(tmp_path / "m/warmup/row.bin", "87654321")
+    assert scan(tmp_path).wanted != found.wanted  # other data is another load
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "'row.bin': does not exist"), ("1234567", "has 7 bytes, want at least 8 for one row FP32[2]")],
+)
+def test_data_for_warm_up_that_does_not_fit(content: str | None, message: str, tmp_path: Path) -> None:
+    put(tmp_path / "m/1/model.onnx")
+    put(tmp_path / "m/config.pbtxt", WARM_UP)
+    if content is not None:
+        put(tmp_path / "m/warmup/row.bin", content)
+    (problem,) = problems(tmp_path)
+    assert problem.startswith('m/config.pbtxt:4: model_warmup.inputs["x"].input_data_file: ')
+    assert message in problem
+
+
+def test_data_for_warm_up_stays_in_the_repository(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    put(tmp_path / "outside.bin", "12345678")
+    put(repository / "m/1/model.onnx")
+    put(repository / "m/config.pbtxt", WARM_UP)
+    (repository / "m/warmup").mkdir()
+    (repository / "m/warmup/row.bin").symlink_to(tmp_path / "outside.bin")
+    (problem,) = problems(repository)
+    assert "is a link that leaves the repository" in problem
+
+
+def test_batching_parameters_of_a_version(tmp_path: Path) -> None:
+    put(tmp_path / "m/1/model.onnx")
+    put(tmp_path / "m/2/model.onnx")
+    put(tmp_path / "m/model.yaml", "max_batch_size: 8\nversions: all\nscheduling: {max_queue_delay_us: 5}\n")
+    put(tmp_path / "m/2/batching_params.pbtxt", "max_batch_size { value: 8 } num_batch_threads { value: 3 }")
+    wanted = scan(tmp_path).wanted["m"]
+    assert [sum(g.count for g in wanted[v].scheduling.instances) for v in (1, 2)] == [0, 3]
+    assert [wanted[v].scheduling.max_queue_delay_us for v in (1, 2)] == [5, 5]
+    put(tmp_path / "m/2/batching_params.pbtxt", "batch_timeout_micros { value: 6 }")
+    assert problems(tmp_path) == [
+        "m/2/batching_params.pbtxt: max_queue_delay_us: got 6, but the model's configuration says 5"
+    ]
+    put(tmp_path / "m/2/batching_params.pbtxt", "\npad_variable_length_inputs: true")
+    assert problems(tmp_path) == [
+        "m/2/batching_params.pbtxt:2: pad_variable_length_inputs is not supported yet"
+    ]
+    assert list(scan(tmp_path).wanted["m"]) == [1]
+
+
+def test_batching_parameters_for_all_models(tmp_path: Path) -> None:
+    put(tmp_path / "open/1/model.onnx")
+    put(tmp_path / "said/1/model.onnx")
+    put(tmp_path / "said/model.yaml", "max_batch_size: 4\nscheduling: {max_queue_delay_us: 5}\n")
+    put(tmp_path / "own/1/model.onnx")
+    put(tmp_path / "own/1/batching_params.pbtxt", "max_batch_size { value: 16 }")
+    given = BatchingParameters(max_batch_rows=32, max_queue_delay_us=9, allowed_batch_sizes=(8, 32))
+    wanted = scan_repositories([tmp_path], ModelDefaults(batching=given)).wanted
+    rows = {name: versions[1].max_batch_rows for name, versions in wanted.items()}
+    delays = {name: versions[1].scheduling.max_queue_delay_us for name, versions in wanted.items()}
+    allowed = {name: versions[1].scheduling.allowed_batch_sizes for name, versions in wanted.items()}
+    assert rows == {"open": 32, "said": 4, "own": 16}
+    assert delays == {"open": 9, "said": 5, "own": 9}
+    assert allowed == {"open": (8, 32), "said": (), "own": ()}
+
+
+def test_the_target_of_the_server_holds_where_a_model_says_none(tmp_path: Path) -> None:
+    put(tmp_path / "open/1/model.onnx")
+    put(tmp_path / "none/1/model.onnx")
+    put(tmp_path / "none/model.yaml", "scheduling: {target_p99_ms: 0}\n")
+    put(tmp_path / "own/1/model.onnx")
+    put(tmp_path / "own/config.pbtxt", 'parameters { key: "target_p99_ms" value { string_value: "2.5" } }')
+    wanted = scan_repositories([tmp_path], ModelDefaults(target_p99_ms=30)).wanted
+    targets = {name: versions[1].scheduling.target_p99_ms for name, versions in wanted.items()}
+    assert targets == {"open": 30, "none": 0, "own": 2.5}
+    assert dict(wanted["own"][1].parameters) == {}  # it is not the backend's

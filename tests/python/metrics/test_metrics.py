@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastserve.metrics import EngineCollector, LoopLag, exposition, pieces
 from fastserve.metrics.host import Host
+from fastserve.metrics.response_cache import response_cache
 
 M1 = {"model": "plain", "version": "1"}
 
@@ -77,6 +78,30 @@ def test_tritons_counters(samples: Any) -> None:
     assert value(samples, "nv_model_load_duration_secs", **M1) == 1.5
     assert 0 <= value(samples, "nv_cpu_utilization") <= 1
     assert 0 < value(samples, "nv_cpu_memory_used_bytes") < value(samples, "nv_cpu_memory_total_bytes")
+
+
+def test_the_response_cache(samples: Any) -> None:
+    per_model = {
+        "nv_cache_num_hits_per_model": 15,
+        "nv_cache_num_misses_per_model": 16,
+        "nv_cache_hit_duration_per_model": 6000,
+        "nv_cache_miss_duration_per_model": 7000,
+    }
+    assert {name: value(samples, name, **M1) for name in per_model} == per_model
+    of_all = {
+        "fastserve_response_cache_capacity_bytes": 1000,
+        "fastserve_response_cache_bytes": 900,
+        "fastserve_response_cache_entries": 8,
+        "fastserve_response_cache_evictions_total": 7,
+        "fastserve_response_cache_too_large_total": 6,
+    }
+    assert {name: value(samples, name) for name in of_all} == of_all
+
+
+def test_without_a_response_cache_nothing_is_said_of_it(core: Any) -> None:
+    core.cache = dict.fromkeys(core.cache, 0)
+    names = {family.name for family in response_cache(core, [])}
+    assert names == set()
 
 
 def test_only_versions_that_serve_are_counted(samples: Any) -> None:

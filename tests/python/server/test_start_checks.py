@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from fastserve.config import Repository, Tracing
+from fastserve.config import Repository, Scheduling, Tracing
 from fastserve.lifecycle import Repositories
+from fastserve.scheduling import MAX_RESOURCE_COUNT, RateLimit
 from fastserve.server.listeners import StartError
-from fastserve.server.start_checks import check_tracing, startup_models
+from fastserve.server.start_checks import (
+    MAX_CACHE_BYTES,
+    check_tracing,
+    model_defaults,
+    rate_limit,
+    response_cache_bytes,
+    startup_models,
+)
 
 
 @pytest.fixture
@@ -59,3 +67,77 @@ def test_where_traces_can_be_written(tmp_path: Path) -> None:
         with pytest.raises(StartError) as caught:
             check_tracing(tracing)
         assert words in str(caught.value)
+
+
+def limited(*resources: str) -> Scheduling:
+    return Scheduling(rate_limit="execution_count", rate_limit_resource=resources)
+
+
+def test_resources_of_the_rate_limiter() -> None:
+    assert rate_limit(Scheduling()) is None
+    assert rate_limit(limited()) == RateLimit()
+    assert rate_limit(limited("R1:4", "R2:1:0", "R3:2:1")) == RateLimit(
+        {"R1": 4, "R2": 1}
+    )  # device 1 is none
+    assert rate_limit(limited(f"R:{MAX_RESOURCE_COUNT}")) == RateLimit({"R": MAX_RESOURCE_COUNT})
+
+
+@pytest.mark.parametrize(
+    ("scheduling", "words"),
+    [
+        (limited("R"), "--rate-limit-resource: got 'R', want NAME:COUNT with 1 to 1073741824"),
+        (limited("R:0"), "got 'R:0', want"),
+        (limited(f"R:{MAX_RESOURCE_COUNT + 1}"), "want NAME:COUNT"),
+        (limited("R:1:x"), "want NAME:COUNT"),
+        (limited("R:1", "R:2:0"), "'R' is given twice"),
+        (Scheduling(rate_limit_resource=("R:1",)), "needs --rate-limit execution_count"),
+    ],
+)
+def test_resources_that_are_none(scheduling: Scheduling, words: str) -> None:
+    with pytest.raises(StartError) as raised:
+        rate_limit(scheduling)
+    assert words in str(raised.value)
+
+
+def test_defaults_for_models(tmp_path: Path) -> None:
+    file = tmp_path / "batching.pbtxt"
+    file.write_text("num_batch_threads { value: 2 }")
+    found = model_defaults(
+        Scheduling(target_p99_ms=5, host_policy=("cpu,cpu-cores=0",), batching_parameters_file=file)
+    )
+    assert (found.target_p99_ms, found.host_policies) == (5, {"cpu": (0,)})
+    assert found.batching is not None
+    assert found.batching.instances == 2
+    with pytest.raises(StartError, match="--host-policy: got 'cpu'"):
+        model_defaults(Scheduling(host_policy=("cpu",)))
+    file.write_text("\nfoo: 1")
+    with pytest.raises(
+        StartError, match=r"--batching-parameters-file: .*batching.pbtxt:2: unknown field 'foo'"
+    ):
+        model_defaults(Scheduling(batching_parameters_file=file))
+
+
+def test_the_size_of_the_response_cache() -> None:
+    assert response_cache_bytes(Scheduling()) == 0
+    assert response_cache_bytes(Scheduling(response_cache_bytes=7)) == 7
+    assert response_cache_bytes(Scheduling(cache_config=("local,size=1048576",))) == 1 << 20
+    assert (
+        response_cache_bytes(Scheduling(cache_config=(f"local,size={MAX_CACHE_BYTES}",))) == MAX_CACHE_BYTES
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheduling", "words"),
+    [
+        (Scheduling(cache_config=("redis,host=here",)), "got 'redis,host=here', want local,size=BYTES"),
+        (Scheduling(cache_config=("local",)), "got 'local', want"),
+        (Scheduling(cache_config=("local,size=-1",)), "got 'local,size=-1', want"),
+        (Scheduling(cache_config=(f"local,size={MAX_CACHE_BYTES + 1}",)), "up to"),
+        (Scheduling(cache_config=("local,size=1", "local,size=2")), "got 2 of them, want one"),
+        (Scheduling(cache_config=("local,size=1",), response_cache_bytes=1), "beside --response-cache-bytes"),
+    ],
+)
+def test_what_is_no_response_cache(scheduling: Scheduling, words: str) -> None:
+    with pytest.raises(StartError) as caught:
+        response_cache_bytes(scheduling)
+    assert words in str(caught.value)

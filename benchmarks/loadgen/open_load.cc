@@ -1,0 +1,228 @@
+// Open-loop load client over gRPC: Poisson arrivals in phases, deadlines, two priorities. One thread, one epoll set.
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/args.h"
+#include "common/closed_loop.h"
+#include "common/open_loop.h"
+#include "common/process.h"
+#include "loadgen/connection.h"
+
+namespace fastserve::bench {
+namespace {
+
+constexpr std::string_view kHelp =
+    R"(open_load: open-loop load on an Open Inference Protocol server over gRPC.
+
+  open_load --grpc HOST:PORT --phases RATE:SECONDS,... [options]
+
+  --phases R:S,...     R requests/s (Poisson) for S seconds, then the next, without a gap
+  --high-share X       share of the requests sent with priority 1, the others with 2 [0: no priorities]
+  --good-ms MS         an answer within so long of its due time is goodput [50]
+  --deadline-ms MS     sent as grpc-timeout [none]
+  Latencies count from the time at which a request was due, not from when it was sent.
+  --connections N      in all [16]. More than N x --in-flight outstanding requests wait in the client, and their time counts
+
+Output: one line of JSON, {"phases": [{offered, good, late, refused, expired, failed, ok: {p99_us}, refusals: {p99_us}, ...}]}.
+--warmup, --seconds, --count and --verify-echo have no meaning here.
+)";
+
+class Client {
+ public:
+  Client(const std::string& address, const LoadOptions& options, const OpenLoopOptions& shape)
+      : low_(options),
+        high_(options),
+        loop_(shape, options.server_pids),
+        payload_(options.input, options.seed) {
+    if (shape.high_share > 0) {
+      low_.priority = 2;
+      high_.priority = 1;
+    }
+    for (int i = 0; i < options.connections; ++i) {
+      const bool high = shape.high_share > 0 && i % 2 == 1;
+      const auto on_reply = [this](const Reply& reply) { loop_.finish(reply.tag, reply.error, now_ns()); };
+      connections_.push_back(make_grpc_connection(address, high ? high_ : low_, payload_, on_reply));
+      lanes_[high ? 1 : 0].members.push_back(static_cast<std::size_t>(i));
+      watch(static_cast<std::size_t>(i), EPOLL_CTL_ADD);
+    }
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = kTimer;
+    epoll_ctl(epoll_, EPOLL_CTL_ADD, timer_, &event);
+  }
+  ~Client() {
+    close(timer_);
+    close(epoll_);
+  }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  // False: a connection broke, or the server left requests without an answer.
+  bool run(double stall_s);
+  std::string report() const { return loop_.report(); }
+
+ private:
+  static constexpr std::uint64_t kTimer = UINT64_MAX;
+  struct Lane {  // the connections of one priority
+    std::vector<std::size_t> members;
+    std::deque<std::uint64_t> waiting;  // due, and no connection had room
+    std::size_t turn = 0;
+  };
+
+  void watch(std::size_t index, int operation) {
+    epoll_event event{};
+    event.events = EPOLLIN | (connections_[index]->wants_write() ? static_cast<std::uint32_t>(EPOLLOUT) : 0U);
+    event.data.u64 = index;
+    epoll_ctl(epoll_, operation, connections_[index]->fd(), &event);
+  }
+  void submit_due(std::int64_t now);
+  void submit(Lane& lane);
+  void arm();
+  bool send(std::size_t index);
+
+  LoadOptions low_, high_;
+  OpenLoop loop_;
+  Payload payload_;
+  int epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  int timer_ = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  std::vector<std::unique_ptr<Connection>> connections_;
+  std::vector<char> waits_for_room_ = std::vector<char>(4096, 0);
+  std::vector<char> dirty_ = std::vector<char>(4096, 0);
+  Lane lanes_[2];
+};
+
+void Client::submit_due(std::int64_t now) {
+  for (const OpenLoop::Arrival* next = loop_.next(); next != nullptr && next->due_ns <= now;
+       next = loop_.next()) {
+    Lane& lane = lanes_[next->high && !lanes_[1].members.empty() ? 1 : 0];
+    lane.waiting.push_back(loop_.pop());
+  }
+  for (Lane& lane : lanes_) submit(lane);
+}
+
+// Round robin over the lane's connections, as far as they have room.
+void Client::submit(Lane& lane) {
+  std::size_t full = 0;
+  while (!lane.waiting.empty() && full < lane.members.size()) {
+    const std::size_t index = lane.members[lane.turn++ % lane.members.size()];
+    Connection& connection = *connections_[index];
+    if (connection.in_flight() >= connection.capacity()) {
+      ++full;
+      continue;
+    }
+    full = 0;
+    connection.submit(lane.waiting.front());
+    lane.waiting.pop_front();
+    dirty_[index] = 1;
+  }
+}
+
+void Client::arm() {
+  const OpenLoop::Arrival* next = loop_.next();
+  const std::int64_t at = next != nullptr ? next->due_ns : loop_.ends_ns();
+  itimerspec spec{};
+  spec.it_value = {static_cast<time_t>(at / 1'000'000'000), static_cast<long>(at % 1'000'000'000)};
+  timerfd_settime(timer_, TFD_TIMER_ABSTIME, &spec, nullptr);
+}
+
+bool Client::send(std::size_t index) {
+  dirty_[index] = 0;
+  Connection& connection = *connections_[index];
+  if (!connection.send()) return false;
+  if (static_cast<bool>(waits_for_room_[index]) != connection.wants_write()) {
+    waits_for_room_[index] = connection.wants_write();
+    watch(index, EPOLL_CTL_MOD);
+  }
+  return true;
+}
+
+bool Client::run(double stall_s) {
+  for (std::size_t i = 0; i < connections_.size(); ++i) {
+    if (!send(i)) return false;  // the prefaces, so that the first request pays for none
+  }
+  loop_.start(now_ns() + 100'000'000);
+  std::vector<epoll_event> events(connections_.size() + 1);
+  std::int64_t last_ns = now_ns();
+  while (!loop_.done() || now_ns() < loop_.ends_ns()) {
+    submit_due(now_ns());
+    for (std::size_t i = 0; i < connections_.size(); ++i) {
+      if (dirty_[i] != 0 && !send(i)) return false;
+    }
+    arm();
+    const int n = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), 1000);
+    if (n < 0 && errno != EINTR) return false;
+    for (int i = 0; i < n; ++i) {
+      const std::uint64_t index = events[static_cast<std::size_t>(i)].data.u64;
+      if (index == kTimer) {
+        std::uint64_t times = 0;
+        [[maybe_unused]] const ssize_t got = ::read(timer_, &times, sizeof(times));
+      } else if (!connections_[index]->receive() || !send(index)) {
+        std::fprintf(stderr, "open_load: %s\n", connections_[index]->failure().c_str());
+        return false;
+      }
+    }
+    loop_.note_cpu(now_ns());
+    if (n > 0) last_ns = now_ns();
+    if (static_cast<double>(now_ns() - last_ns) > stall_s * 1e9) return false;
+  }
+  loop_.note_cpu(now_ns());
+  return true;
+}
+
+std::vector<LoadPhase> parse_phases(const std::string& text, const Args& args) {
+  std::vector<LoadPhase> phases;
+  for (const char* at = text.c_str();; ++at) {
+    LoadPhase phase{};
+    int read = 0;
+    if (std::sscanf(at, "%lf:%lf%n", &phase.per_s, &phase.seconds, &read) != 2 || phase.per_s <= 0 ||
+        phase.seconds <= 0) {
+      args.fail("--phases: got " + text + ", want RATE:SECONDS,... such as 400:2,1000:3");
+    }
+    phases.push_back(phase);
+    at += read;
+    if (*at == '\0') return phases;
+    if (*at != ',') args.fail("--phases: got " + text + ", want RATE:SECONDS,... such as 400:2,1000:3");
+  }
+}
+
+int run(int argc, char** argv) {
+  const std::string help = std::string(kHelp) + "\n" + std::string(kLoadHelp);
+  Args args(argc, argv, help);
+  const std::string address = args.text("--grpc");
+  OpenLoopOptions shape;
+  shape.phases = parse_phases(args.text("--phases"), args);
+  shape.high_share = args.real("--high-share", 0, 0, 1);
+  shape.good_ms = args.real("--good-ms", 50, 0.01, 1e6);
+  LoadOptions options = LoadOptions::parse(args);
+  args.finish();
+  shape.seed = options.seed;
+  if (address.empty()) args.fail("want --grpc (see --help)");
+  if (shape.high_share > 0 && options.connections < 2)
+    args.fail("--high-share wants --connections of 2 and more");
+  if (!pin_to_cpu(options.cpu)) args.fail("--cpu: cannot pin to CPU " + std::to_string(options.cpu));
+  Client client(address, options, shape);
+  const bool clean = client.run(options.stall_s);
+  std::printf("%s\n", client.report().c_str());
+  return clean ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace fastserve::bench
+
+int main(int argc, char** argv) {
+  try {
+    return fastserve::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "open_load: %s\n", error.what());
+    return 2;
+  }
+}

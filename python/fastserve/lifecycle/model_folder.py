@@ -1,0 +1,263 @@
+"""One model's folder: configuration, files beside it, versions -> what is to be loaded, or what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fastserve import plugins
+from fastserve.lifecycle import batching_parameters
+from fastserve.lifecycle.fingerprint import fingerprint
+from fastserve.lifecycle.labels import read_labels
+from fastserve.lifecycle.model_config import CONFIG_FILE, name_error, read_config
+from fastserve.lifecycle.model_yaml import YAML_FILE, read_model_yaml
+from fastserve.lifecycle.settings import ModelDefaults, Settings, without_config
+from fastserve.lifecycle.version_spec import Problem, VersionSpec
+from fastserve.lifecycle.warm_up_files import FOLDER, read_row
+
+MAX_CONFIG_BYTES = 1 << 20
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")  # fits an int64
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model folder: the versions that can be tried, what is wrong, and what the log should say."""
+
+    name: str
+    repository: Path
+    versions: Mapping[int, VersionSpec]
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class _Refused(Exception):
+    """A model or version that cannot be tried; the text says why, and `where` and `line` in which file."""
+
+    def __init__(self, message: str, where: str = "", line: int = 0) -> None:
+        super().__init__(message)
+        self.where = where
+        self.line = line
+
+
+class ModelFolder:
+    """One model folder while it is read."""
+
+    def __init__(self, repository: Path, name: str, defaults: ModelDefaults) -> None:
+        self.repository = repository  # resolved
+        self.name = name
+        self.path = repository / name
+        self.defaults = defaults
+        self.notes: list[str] = []
+
+    def model(self) -> FoundModel:
+        if wrong := name_error(self.name):
+            return self._found({}, [Problem(self.name, wrong)])
+        try:
+            self._confine(self.path)
+            settings, problems = self._settings()
+            if settings is None:
+                return self._found({}, problems)
+            self.notes += settings.notes
+            numbers = self._version_numbers()
+        except _Refused as refused:
+            return self._found({}, [Problem(self.name, str(refused))])
+        except OSError as error:
+            return self._found({}, [Problem(self.name, f"cannot be read: {error.strerror or error}")])
+        return self._versions(settings, numbers)
+
+    def _versions(self, settings: Settings, numbers: list[int]) -> FoundModel:
+        versions: dict[int, VersionSpec] = {}
+        problems = []
+        if not numbers:
+            problems.append(Problem(self.name, "has no version folder (a folder named 1, 2, ...)"))
+        elif settings.version_policy.specific:
+            for number in settings.version_policy.specific:
+                if number not in numbers:
+                    message = f"version {number} of version_policy.specific has no folder"
+                    problems.append(Problem(self.name, message, version=number))
+        for number in _served(settings, numbers):
+            try:
+                versions[number] = self._version(settings, number)
+            except _Refused as refused:
+                where = refused.where or f"{self.name}/{number}"
+                problems.append(Problem(self.name, str(refused), where, refused.line, version=number))
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror or error}"
+                problems.append(Problem(self.name, reason, f"{self.name}/{number}", version=number))
+        return self._found(versions, problems)
+
+    def _found(self, versions: dict[int, VersionSpec], problems: list[Problem]) -> FoundModel:
+        return FoundModel(self.name, self.repository, versions, tuple(problems), tuple(self.notes))
+
+    def _settings(self) -> tuple[Settings | None, list[Problem]]:
+        present = [name for name in (CONFIG_FILE, YAML_FILE) if os.path.lexists(self.path / name)]
+        if not present:
+            return without_config(self.name), []
+        if len(present) > 1:
+            message = f"there is a {CONFIG_FILE} as well: a model has one of the two"
+            return None, [Problem(self.name, message, f"{self.name}/{YAML_FILE}")]
+        read: Callable[..., tuple[Settings | None, list[Problem]]]
+        read = read_config if present == [CONFIG_FILE] else read_model_yaml
+        where = f"{self.name}/{present[0]}"
+        self._confine(self.path / present[0])
+        try:
+            settings, problems = read(
+                self.name, self._text(self.path / present[0]), self.defaults.host_policies
+            )
+        except _Refused as refused:
+            return None, [Problem(self.name, str(refused), where, refused.line)]
+        return (None, problems) if settings is None else self._with_files(settings, where)
+
+    def _text(self, path: Path) -> str:
+        if not path.is_file():
+            raise _Refused("is not a file")
+        content = path.read_bytes()
+        if len(content) > MAX_CONFIG_BYTES:
+            raise _Refused(f"has {len(content)} bytes, at most {MAX_CONFIG_BYTES} are read")
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = content[: error.start].count(b"\n") + 1
+            raise _Refused("is not UTF-8 text", line=line) from None
+
+    def _with_batching(self, settings: Settings) -> Settings:
+        """--batching-parameters-file fills what is open; where the model says otherwise, the model wins."""
+        if self.defaults.batching is None:
+            return settings
+        applied = batching_parameters.apply(
+            self.defaults.batching, settings.max_batch_rows, settings.scheduling
+        )
+        return replace(settings, max_batch_rows=applied.max_batch_rows, scheduling=applied.scheduling)
+
+    def _with_own_batching(self, settings: Settings, number: int) -> Settings:
+        """The version's batching_params.pbtxt fills what the model's configuration leaves open."""
+        path = self.path / str(number) / batching_parameters.FILE_NAME
+        if not os.path.lexists(path):
+            return settings
+        where = f"{self.name}/{number}/{batching_parameters.FILE_NAME}"
+        self._confine(path)
+        try:
+            parameters, errors = batching_parameters.parse_batching_parameters(self._text(path))
+        except _Refused as refused:
+            raise _Refused(str(refused), where, refused.line) from None
+        if errors:
+            raise _Refused(errors[0].message, where, errors[0].line)
+        applied = batching_parameters.apply(parameters, settings.max_batch_rows, settings.scheduling)
+        if applied.differences:
+            raise _Refused("; ".join(applied.differences), where)
+        self.notes += [
+            f"version {number}: {batching_parameters.FILE_NAME}: {note}" for note in parameters.notes
+        ]
+        return replace(settings, max_batch_rows=applied.max_batch_rows, scheduling=applied.scheduling)
+
+    def _with_files(self, settings: Settings, where: str) -> tuple[Settings | None, list[Problem]]:
+        """With what the configuration keeps in files of their own: labels, data for warm-up."""
+        labelled, problems = self._with_labels(settings, where)
+        warmed, more = self._with_warm_up(labelled or settings, where)
+        return (warmed if labelled is not None else None), [*problems, *more]
+
+    def _with_warm_up(self, settings: Settings, where: str) -> tuple[Settings | None, list[Problem]]:
+        samples = list(settings.scheduling.warm_up)
+        problems, notes = [], []
+        for index, name, file, spelled, line in settings.warm_up_files:
+            path = self.path / FOLDER / file
+            wanted = samples[index].inputs[name]
+            try:
+                self._confine(path)
+                data, behind = read_row(path, wanted)
+            except (ValueError, _Refused) as error:
+                problems.append(Problem(self.name, f"{spelled}: '{file}': {error}", where, line))
+                continue
+            if behind:
+                notes.append(
+                    f"{FOLDER}/{file}: the last {behind} bytes are without effect: a warm-up has one row"
+                )
+            inputs = {**samples[index].inputs, name: replace(wanted, data=data)}
+            samples[index] = replace(samples[index], inputs=inputs)
+        scheduling = replace(settings.scheduling, warm_up=tuple(samples))
+        read = replace(settings, scheduling=scheduling, notes=(*settings.notes, *notes))
+        return (None if problems else read), problems
+
+    def _with_labels(self, settings: Settings, where: str) -> tuple[Settings | None, list[Problem]]:
+        labels = []
+        problems = []
+        for output, name, line in settings.label_files:
+            try:
+                self._confine(self.path / name)
+                labels.append((output, read_labels(self.path / name)))
+            except (ValueError, _Refused) as error:
+                text = f"output.label_filename: '{name}': {error}"
+                problems.append(Problem(self.name, text, where, line))
+        return (None, problems) if problems else (replace(settings, labels=tuple(sorted(labels))), [])
+
+    def _version_numbers(self) -> list[int]:
+        numbers = []
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                if not entry.is_dir():
+                    continue
+                if _VERSION.fullmatch(entry.name):
+                    numbers.append(int(entry.name))
+                elif entry.name.isascii() and entry.name.isdigit():
+                    self.notes.append(f"folder {entry.name} is ignored: version folders are named 1, 2, ...")
+        return sorted(numbers)
+
+    def _version(self, settings: Settings, number: int) -> VersionSpec:
+        folder = self.path / str(number)
+        self._confine(folder)
+        settings = self._with_batching(self._with_own_batching(settings, number))
+        backend = settings.backend
+        if backend == "identity":
+            return self._spec(settings, number, backend, "")
+        path = self._model_path(folder, settings)
+        backend = backend or plugins.backend_for(path)
+        if not backend:
+            raise _Refused(f"no backend reads '{path.name}'; name one in {CONFIG_FILE} or {YAML_FILE}")
+        return self._spec(settings, number, backend, str(path))
+
+    def _spec(self, settings: Settings, number: int, backend: str, path: str) -> VersionSpec:
+        spec = settings.version_spec(number, backend, path, self.defaults)
+        return replace(spec, fingerprint=fingerprint(self.path / str(number)))
+
+    def _model_path(self, folder: Path, settings: Settings) -> Path:
+        usual = [
+            name
+            for name in plugins.MODEL_FILES
+            if not settings.backend or self._reads(settings.backend, name)
+        ]
+        names = [settings.file_name] if settings.file_name else usual
+        present = [name for name in names if os.path.lexists(folder / name)]
+        if not present:
+            raise _Refused(f"has no model file: looked for {', '.join(names)}")
+        if len(present) > 1:
+            raise _Refused(f"has several model files ({', '.join(present)}): set default_model_filename")
+        path = folder / present[0]
+        self._confine(path)
+        if not path.exists():
+            raise _Refused(f"'{present[0]}' is a broken link")
+        if path.is_file() and path.stat().st_size == 0:
+            raise _Refused(f"'{present[0]}' is empty")
+        # A SavedModel is a folder; without one of its own it is the version folder.
+        return folder if present[0] == "saved_model.pb" else path
+
+    @staticmethod
+    def _reads(backend: str, name: str) -> bool:
+        return plugins.MODEL_FILES[name] == backend
+
+    def _confine(self, path: Path) -> None:
+        """A link may point anywhere inside its repository and nowhere else."""
+        real = Path(os.path.realpath(path))  # resolve() raises on a loop of links
+        if real != self.repository and self.repository not in real.parents:
+            shown = path.relative_to(self.repository)
+            raise _Refused(f"'{shown}' is a link that leaves the repository (to {real})")
+
+
+def _served(settings: Settings, numbers: list[int]) -> Iterator[int]:
+    policy = settings.version_policy
+    if policy.specific:
+        yield from (number for number in numbers if number in policy.specific)
+    else:
+        yield from numbers if policy.latest == 0 else numbers[-policy.latest :]
