@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-READY_S = 120.0  # a server compiles its models first
+READY_S = 300.0  # a server compiles its models first, or has a thousand of them
 STOP_S = 15.0
 
 _PR_SET_PDEATHSIG = 1

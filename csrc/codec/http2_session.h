@@ -51,7 +51,8 @@ struct Http2Header {
   bool fixed = false;  // outgoing only: both are literals (live as long as the process) and are not copied
 };
 
-// What every successful gRPC answer starts and ends with.
+// What every successful gRPC answer starts and ends with. respond() knows these trailers by their address: they are the short way
+// (codec/http2_trailers.cc).
 inline constexpr Http2Header kGrpcOkHeaders[] = {{":status", "200", true},
                                                  {"content-type", "application/grpc", true}};
 inline constexpr Http2Header kGrpcOkTrailers[] = {{"grpc-status", "0", true}};

@@ -39,6 +39,23 @@ double drain_rows_per_s(const DrainRate& drain) {
          static_cast<double>(drain.full_mean_ns);
 }
 
+// The rate is as of the last arrival. While nothing waits or runs it fades as the policy's own would (batch/arrival_rate.h): as
+// if a gap of the time since then ended now.
+double arrivals_per_s(const ModelQueue& queue, Nanos now) {
+  constexpr double kGapGain = 1.0 / 32;
+  const double per_ns = queue.arrivals_per_ns();
+  Nanos last = 0;
+  bool busy = per_ns <= 0 || queue.waiting() != 0;
+  for (const auto& line : queue.instances.lines()) {
+    busy = busy || line->in_flight.load(std::memory_order_relaxed) != 0;
+    last = std::max(last, line->last_end.load(std::memory_order_relaxed));
+  }
+  if (busy || last == 0) return per_ns * static_cast<double>(kSecond);
+  const double gap = 1 / per_ns;
+  const double excess = std::max(static_cast<double>(now - last) - gap, 0.0);
+  return static_cast<double>(kSecond) / (gap + excess * kGapGain);
+}
+
 }  // namespace
 
 SchedulingView read_scheduling(ModelVersion& version) {
@@ -55,7 +72,7 @@ SchedulingView read_scheduling(ModelVersion& version) {
   out.overtaking_batches = ModelQueue::kOvertakingBatches;
   out.waiting = queue.waiting();
   out.levels = levels_of(queue);
-  out.arrivals_per_s = queue.arrivals_per_ns() * static_cast<double>(kSecond);
+  out.arrivals_per_s = arrivals_per_s(queue, now);
   out.drain_rows_per_s = drain_rows_per_s(queue.drain());
   out.next_free_ns = queue.instances.next_free(now) - now;
   out.instances = instances_of(queue.instances);

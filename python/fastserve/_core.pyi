@@ -254,7 +254,7 @@ class Scheduling(TypedDict):
     preserve_ordering: bool
     overtaking_batches: int  # so many in a row may leave the longest-waiting request behind
     waiting: int  # requests in the queue now
-    arrivals_per_s: float  # rows; the estimate of the last arrival
+    arrivals_per_s: float  # rows; the estimate of now
     drain_rows_per_s: float  # what all instances together are expected to do with a long queue; 0: unknown
     next_free_ns: int  # until an instance is expected to be free; 0: now
     levels: list[LevelScheduling]  # those with a policy of their own or with somebody waiting
@@ -294,7 +294,7 @@ class Engine:
 
     def statistics(self, model: str, version: int) -> VersionStatistics: ...
     def scheduling(self, model: str, version: str = "") -> Scheduling:
-        """What the batch policy of a version believes and did (csrc/engine/read_scheduling.h). Stops nobody; raises as `resolve`."""
+        """What the batch policy of a version believes and did (csrc/engine/read_scheduling.h). Raises as `resolve`."""
     def set_trace(self, model: str | None, rate: int, count: int, level: bool) -> None:
         """Traces one of `rate` requests, `count` at most (-1: no limit), when `level`; None: every model without a setting of
         its own. Raises INVALID_ARGUMENT."""

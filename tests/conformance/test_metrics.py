@@ -164,7 +164,7 @@ def agree(metered: Metered, model: str) -> tuple[Any, dict[str, float]]:
     rejected = {r: v for n, v in scraped.items() if (r := reason(n, "fastserve_requests_rejected_total"))}
     assert sum(failures.values()) == fail
     assert failures == {
-        "REJECTED": rejected["queue_full"] + rejected["queue_timeout"],
+        "REJECTED": rejected["queue_full"] + rejected["too_late"] + rejected["queue_timeout"],
         "CANCELED": rejected["cancelled"],
         "BACKEND": scraped["fastserve_requests_failed_total"],
         "OTHER": rejected["deadline"] + rejected["unloading"],

@@ -65,7 +65,7 @@ def write_repository(root: Path) -> Path:
     identity(root, "pair", [("FP32", [WIDTH]), ("INT32", [2])], max_batch=MAX_BATCH_ROWS)
     identity(root, "versions", [("FP32", [WIDTH])], versions=(1, 3, 7), extra="version_policy { all {} }")
     identity(root, "slow", [("FP32", [WIDTH])], max_batch=MAX_BATCH_ROWS, delay_s=SLOW_S)
-    tight = f"dynamic_batching {{ default_queue_policy {{ max_queue_size: {TIGHT_QUEUE} }} }}"
+    tight = f"dynamic_batching {{ default_queue_policy {{ max_queue_size: {TIGHT_QUEUE} allow_timeout_override: true }} }}"
     identity(root, "tight", [("FP32", [WIDTH])], max_batch=1, delay_s=SLOW_S, extra=tight)
     classes = f'output [ {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: {len(LABELS) + 2} label_filename: "labels.txt" }} ]'
     identity(root, "labelled", [("FP32", [len(LABELS) + 2])], max_batch=MAX_BATCH_ROWS, outputs=classes)

@@ -176,6 +176,10 @@ TEST_F(SchedulingTest, SaysWhatItBelievesAndDid) {
   EXPECT_EQ(sizes, (std::map<std::int64_t, std::uint64_t>{{1, 1}, {2, 1}}));
   EXPECT_EQ(after.minute.requests, 3U);
   EXPECT_EQ(after.waiting, 0);
+  const double rate = after.arrivals_per_s;
+  EXPECT_GT(rate, 0);
+  ::usleep(100'000);
+  EXPECT_LT(view().arrivals_per_s, rate) << "nothing came since";
   EXPECT_EQ(engine_.scheduling("nobody", 1).status().code(), Code::kNotFound);
 }
 
