@@ -212,9 +212,8 @@ void GrpcConnection::submit(std::uint64_t tag) {
     return static_cast<ssize_t>(std::min(left, room));
   };
   call->started_ns = now_ns();
-  const std::int32_t stream =
-      nghttp2_submit_request(session_, nullptr, headers, std::size(headers) - (timeout_.empty() ? 1 : 0),
-                             &body, call.get());
+  const std::int32_t stream = nghttp2_submit_request(
+      session_, nullptr, headers, std::size(headers) - (timeout_.empty() ? 1 : 0), &body, call.get());
   ++in_flight_;
   if (stream < 0) {
     fail(nghttp2_strerror(stream));

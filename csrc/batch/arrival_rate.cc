@@ -7,7 +7,7 @@
 namespace fastserve {
 namespace {
 
-constexpr double kGapGain = 1.0 / 64;
+constexpr double kGapGain = ArrivalRate::kGapGain;
 constexpr double kCycleGain = 1.0 / 32;
 constexpr double kEarly = 0.25;            // of a cycle
 constexpr float kForget = 1 + 1.0F / 128;  // per gap

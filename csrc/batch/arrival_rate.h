@@ -26,6 +26,8 @@ namespace fastserve {
 
 class ArrivalRate {
  public:
+  static constexpr double kGapGain = 1.0 / 64;  // weight of the newest gap in the mean one
+
   // A request of so many rows came then. In the order of the intake; a stamp before the last one counts as the same moment.
   void arrived(std::int64_t rows, Nanos enqueued_ns);
 

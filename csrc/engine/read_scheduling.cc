@@ -42,7 +42,6 @@ double drain_rows_per_s(const DrainRate& drain) {
 // The rate is as of the last arrival. While nothing waits or runs it fades as the policy's own would (batch/arrival_rate.h): as
 // if a gap of the time since then ended now.
 double arrivals_per_s(const ModelQueue& queue, Nanos now) {
-  constexpr double kGapGain = 1.0 / 32;
   const double per_ns = queue.arrivals_per_ns();
   Nanos last = 0;
   bool busy = per_ns <= 0 || queue.waiting() != 0;
@@ -53,7 +52,7 @@ double arrivals_per_s(const ModelQueue& queue, Nanos now) {
   if (busy || last == 0) return per_ns * static_cast<double>(kSecond);
   const double gap = 1 / per_ns;
   const double excess = std::max(static_cast<double>(now - last) - gap, 0.0);
-  return static_cast<double>(kSecond) / (gap + excess * kGapGain);
+  return static_cast<double>(kSecond) / (gap + excess * ArrivalRate::kGapGain);
 }
 
 }  // namespace

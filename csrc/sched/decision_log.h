@@ -1,6 +1,6 @@
 // What the policy decided in the last 60 seconds: a ring of slots of one second, counters by reason and by rows.
 // Thread: count and begin_second by whoever holds the model's pull token; read by any thread, which stops nobody. Takes its memory
-// (up to 30 KB) when the first decision is counted, so that an idle model costs nothing.
+// (up to 65 KB) when the first decision is counted, so that an idle model costs nothing.
 #pragma once
 
 #include <array>

@@ -175,6 +175,11 @@ std::int64_t RateLimiter::limit_of(const std::string& name) const {
   return found == nullptr ? 0 : found->limit;
 }
 
+std::size_t RateLimiter::in_line() const {
+  const std::lock_guard lock(mutex_);
+  return line_.size();
+}
+
 std::int64_t RateLimiter::held_of(const std::string& name) const {
   const std::lock_guard lock(mutex_);
   const Resource* found = find(name);

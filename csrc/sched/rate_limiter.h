@@ -92,6 +92,7 @@ class RateLimiter {
   // What there is and what is held now; 0 for a name that no seat needs.
   std::int64_t limit_of(const std::string& name) const;
   std::int64_t held_of(const std::string& name) const;
+  std::size_t in_line() const;  // seats that wait
 
  private:
   struct Resource {

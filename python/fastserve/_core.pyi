@@ -242,7 +242,7 @@ class Scheduling(TypedDict):
     model: str
     version: int
     target_p99_ns: int  # 0: none
-    budget_ns: int  # a request without a deadline of its own is refused when it is expected to take longer; 0: never
+    budget_ns: int  # expected to take longer, and no deadline of its own: refused; 0: never
     max_rows: int
     max_queue_delay_ns: int
     max_queue_requests: int

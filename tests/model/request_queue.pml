@@ -145,7 +145,7 @@ inline start(i) {
 #if HANG && DEVICE == 0
   if
   :: true
-  :: false_for_ever                                                /* the device hangs, and this thread in it */
+  :: true -> false_for_ever                                        /* the device hangs, and this thread in it */
   fi;
 #endif
 #if DEVICE == 0

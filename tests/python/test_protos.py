@@ -99,9 +99,14 @@ CASES = [
 ]
 
 
+# KServe's form of the protocol has this field, tritonclient's has not; who does not know it skips it.
+KSERVES = "inference.ModelMetadataResponse.properties", "inference.ModelMetadataResponse.PropertiesEntry"
+
+
 @pytest.mark.parametrize(("name", "module"), CASES)
 def test_equal_to_the_clients_descriptors(name: str, module: str) -> None:
-    assert differences(facts(ours(name)), facts(theirs(importlib.import_module(module)))) == []
+    found = differences(facts(ours(name)), facts(theirs(importlib.import_module(module))))
+    assert [line for line in found if not line.split(maxsplit=1)[1].startswith(KSERVES)] == []
 
 
 def test_the_versions_of_reflection_differ_in_their_package_alone() -> None:

@@ -5,7 +5,7 @@
 #include <map>
 #include <thread>
 
-#include "engine/engine.h"
+#include "engine/engine_impl.h"
 #include "support/gate_backend.h"
 #include "support/samples.h"
 
@@ -57,6 +57,7 @@ TEST_F(RateLimitTest, ModelsTakeTurnsByPriority) {
     submit("first");
     submit("second");
   }
+  while (engine_.impl().limiter.in_line() == 0) std::this_thread::yield();  // the other one's thread is up
   std::map<std::string_view, int> ran;
   for (int i = 0; i < 2 * kEach; ++i) {
     Batch& batch = gate_.gate.next();
