@@ -118,9 +118,9 @@ void IoThread::loop() {
   while (!stopping_) {
     std::size_t count = poll(-1);
     Nanos began = monotonic_now();
-    if (pacing_.pause_first(began - ended)) {
-      constexpr timespec kPause{0, PassPacing::kPause};
-      ::clock_nanosleep(CLOCK_MONOTONIC, 0, &kPause, nullptr);
+    if (const Nanos pause = pacing_.pause_first(began - ended); pause != 0) {
+      const timespec length{0, pause};
+      ::clock_nanosleep(CLOCK_MONOTONIC, 0, &length, nullptr);
       count = poll(0);  // what else became readable meanwhile
       began = monotonic_now();
     }

@@ -20,18 +20,22 @@ namespace fastserve {
 class PassPacing {
  public:
   static constexpr Nanos kPause = 50 * kMicrosecond;
+  static constexpr Nanos kLongPause = 100 * kMicrosecond;  // after one that brought kMany
+  static constexpr std::uint64_t kMany = 5;
   static constexpr Nanos kAtOnce = 5 * kMicrosecond;  // a poller that has something returns within this
   static constexpr std::uint64_t kWorth = 3;          // requests that a pause must bring
   static constexpr std::uint64_t kEnough =
-      16;  // requests of a pass that shares its wake among many by itself
+      32;  // requests of a pass that shares its wake among many by itself
   static constexpr std::uint32_t kMostLetGo = 1023;  // occasions, after misses
 
-  // Before each pass. `waited`: how long the poller took. True: sleep kPause, poll again, then do the pass.
-  bool pause_first(Nanos waited) {
+  // Before each pass. `waited`: how long the poller took. Not 0: sleep so long, poll again, then do the pass.
+  Nanos pause_first(Nanos waited) {
     const bool at_once = waited < kAtOnce;
+    const bool many = paused_ && requests_ >= kMany;
     if (paused_) judge(at_once && requests_ >= kWorth);
     paused_ = at_once && requests_ != 0 && requests_ < kEnough && (let_go_ == 0 || --let_go_ == 0);
-    return paused_;
+    if (!paused_) return 0;
+    return many ? kLongPause : kPause;
   }
   // After each pass: the inference requests that it read.
   void passed(std::uint64_t requests) { requests_ = requests; }

@@ -11,7 +11,7 @@ constexpr std::uint64_t kWorth = PassPacing::kWorth;
 
 // One pass that read `requests`; whether a pause came first.
 bool pass(PassPacing& pacing, Nanos waited, std::uint64_t requests) {
-  const bool paused = pacing.pause_first(waited);
+  const bool paused = pacing.pause_first(waited) != 0;
   pacing.passed(requests);
   return paused;
 }
@@ -33,6 +33,18 @@ TEST(PassPacing, DenseTrafficMeetsOneBeforeEachPass) {
   PassPacing pacing;
   pass(pacing, kBlocked, 1);
   for (int i = 0; i < 1000; ++i) EXPECT_TRUE(pass(pacing, kWaiting, kWorth));
+}
+
+TEST(PassPacing, APauseThatBroughtManyIsFollowedByALongerOne) {
+  PassPacing pacing;
+  pass(pacing, kBlocked, 1);
+  EXPECT_EQ(pacing.pause_first(kWaiting), PassPacing::kPause);
+  pacing.passed(PassPacing::kMany - 1);
+  EXPECT_EQ(pacing.pause_first(kWaiting), PassPacing::kPause);
+  pacing.passed(PassPacing::kMany);
+  EXPECT_EQ(pacing.pause_first(kWaiting), PassPacing::kLongPause);
+  pacing.passed(PassPacing::kMany);
+  EXPECT_EQ(pacing.pause_first(kBlocked), 0) << "they had nothing more to say";
 }
 
 TEST(PassPacing, LargePassesNeedNone) {
