@@ -31,11 +31,12 @@ struct LoadSpec {
   std::int64_t max_batch_rows = -1;  // -1: not said, the backend decides from the model
   std::vector<TensorSpec> inputs;    // empty: take the model's own. Shapes with the batch dimension in front
   std::vector<TensorSpec> outputs;   //   when max_batch_rows > 0. Given ones are checked against the model's.
-  int instance_count = 0;            // 0: the backend's default; else the sum of `groups`, where there are any
-  BatchLimits limits;                // max_rows is overwritten from the signature
+  int instance_count = 0;  // 0: the backend's default; else the sum of `groups`, where there are any
+  BatchLimits limits;      // max_rows is overwritten from the signature
   QueueLimits queue;
-  std::vector<InstanceGroup> groups;       // in the order of the instances; empty: one that says nothing
-  std::vector<std::int64_t> allowed_rows;  // ascending; TF Serving's allowed_batch_sizes: prepare and run only these
+  std::vector<InstanceGroup> groups;  // in the order of the instances; empty: one that says nothing
+  std::vector<std::int64_t>
+      allowed_rows;  // ascending; TF Serving's allowed_batch_sizes: prepare and run only these
   // TF Serving's enable_large_batch_splitting: a request may have up to so many rows and is run in parts of at most the
   // model's batch size; 0: a request larger than a batch is refused.
   std::int64_t max_request_rows = 0;

@@ -37,8 +37,8 @@ std::vector<int> streams_ladder(int threads, int nodes) {
   for (int streams = std::max(nodes, 1); streams < threads; streams *= 2) ladder.push_back(streams);
   ladder.push_back(std::max(threads, 1));
   std::ranges::sort(ladder);
-  const auto twice = std::ranges::unique(ladder);
-  ladder.erase(twice.begin(), twice.end());
+  const auto twice = std::unique(ladder.begin(), ladder.end());
+  ladder.erase(twice, ladder.end());
   return ladder;
 }
 

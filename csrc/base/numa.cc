@@ -39,8 +39,8 @@ std::vector<int> parse_cpu_list(std::string_view text) {
     text.remove_prefix(end + 1);
   }
   std::ranges::sort(cpus);
-  const auto twice = std::ranges::unique(cpus);
-  cpus.erase(twice.begin(), twice.end());
+  const auto twice = std::unique(cpus.begin(), cpus.end());
+  cpus.erase(twice, cpus.end());
   return cpus;
 }
 

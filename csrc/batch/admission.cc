@@ -95,9 +95,13 @@ Verdict admission(const AdmissionView& view, Nanos now, Nanos deadline, const La
   const std::int64_t with_it = batches_before > 0 ? std::max(full, view.rows) : view.rows_before + view.rows;
   const Nanos until_free = std::max<Nanos>(view.free_at - now, 0);
   constexpr double kMostOvertaken = 0.9;
+  // A queue that refuses is at its limit all the time, so an estimate that is a little too good would make half of the admitted
+  // late. The target's factor has such slack already.
+  constexpr double kDoubt = 1.125;
   const Nanos queued = until_free + batches_before * drain.full_mean_ns / std::max(drain.instances, 1);
   const double left = 1 - std::clamp(view.overtaken, 0.0, kMostOvertaken);
-  out.expected_ns = static_cast<Nanos>(static_cast<double>(queued) / left) + run_ns(drain, with_it);
+  const double doubt = deadline != kNever ? kDoubt : 1;
+  out.expected_ns = static_cast<Nanos>(static_cast<double>(queued) * doubt / left) + run_ns(drain, with_it);
   const bool idle = until_free == 0 && view.requests_before == 0;
   out.admit = idle || out.expected_ns <= out.budget_ns;
   return out;

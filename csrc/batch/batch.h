@@ -88,8 +88,8 @@ class Batch : public IntakeNode<Batch> {
   std::shared_ptr<void> device_memory;
   std::uint64_t order = 0;  // batches of a version are numbered as they leave its queue, from 0 without a gap
   Nanos dequeued = 0;       // pulled
-  Nanos run_start = 0;  // gathered, handed to the backend
-  Nanos run_end = 0;    // finish() was called
+  Nanos run_start = 0;      // gathered, handed to the backend
+  Nanos run_end = 0;        // finish() was called
 
   // Whether finish() was called since clear().
   bool finished() const { return finished_.load(std::memory_order_acquire); }

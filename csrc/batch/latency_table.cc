@@ -26,7 +26,7 @@ constexpr std::uint32_t kSampleMask = kOneFar - 1;
 
 std::uint32_t far_in_a_row(std::uint32_t flagged) { return (flagged & ~kAbove) / kOneFar; }
 
-Nanos whole(float ns) { return static_cast<Nanos>(static_cast<double>(ns) + 0.5); }
+Nanos whole(float ns) { return std::llround(static_cast<double>(ns)); }
 
 }  // namespace
 

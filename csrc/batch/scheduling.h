@@ -24,13 +24,15 @@ struct QueuePolicy {
   // allow_timeout_override: a request's own `timeout` may lower timeout_ns. True also where no policy is written at all:
   // there the parameter holds by itself.
   bool request_may_lower = true;
-  std::int64_t max_requests = 0;  // max_queue_size: waiting requests of this level; 0 = only the model's limit
+  std::int64_t max_requests =
+      0;  // max_queue_size: waiting requests of this level; 0 = only the model's limit
 };
 
 // Priorities and waiting.
 struct QueueLimits {
-  std::uint32_t priority_levels = 0;   // 1 (first) .. levels; 0: not said, requests may use 1..16
-  std::uint32_t default_priority = 0;  // of a request that names none or one beyond the levels; 0 = the middle one
+  std::uint32_t priority_levels = 0;  // 1 (first) .. levels; 0: not said, requests may use 1..16
+  std::uint32_t default_priority =
+      0;  // of a request that names none or one beyond the levels; 0 = the middle one
   QueuePolicy default_policy;
   std::map<std::uint32_t, QueuePolicy> by_priority;
   // Responses leave in the order in which their requests left the queue, also with several instances.

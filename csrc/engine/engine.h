@@ -64,7 +64,7 @@ struct VersionStatistics {
   std::map<std::string, std::uint64_t> requests_rejected;
   // "queue", "gather", "execute", "total" of successful requests, "encode" of answers that were written to a socket.
   std::map<std::string, Histogram> stage_seconds;
-  Histogram batch_rows;  // sizes of executed batches; upper bounds are rows
+  Histogram batch_rows;                // sizes of executed batches; upper bounds are rows
   std::uint64_t expired_executed = 0;  // requests handed to the device after their deadline: 0
 };
 
@@ -94,8 +94,8 @@ struct ResponseCacheTotals {
 struct EngineOptions {
   int loader_nice = 10;                         // priority of the thread that loads, while it loads
   std::int64_t default_max_queue_requests = 0;  // 0 = 1024 (LoadSpec.limits may say otherwise)
-  std::uint64_t response_cache_bytes = 0;       // for LoadSpec.response_cache; 0: such models are served uncached
-  RateLimits rate_limits;                       // --rate-limit, --rate-limit-resource (sched/rate_limiter.h)
+  std::uint64_t response_cache_bytes = 0;  // for LoadSpec.response_cache; 0: such models are served uncached
+  RateLimits rate_limits;                  // --rate-limit, --rate-limit-resource (sched/rate_limiter.h)
 };
 
 class Engine {

@@ -29,7 +29,8 @@ struct Engine::Impl {
   };
   using Versions = std::map<std::int64_t, Record>;
 
-  explicit Impl(EngineOptions options_in) : options(std::move(options_in)), limiter(options.rate_limits), cache(make_cache(options)) {}
+  explicit Impl(EngineOptions options_in)
+      : options(std::move(options_in)), limiter(options.rate_limits), cache(make_cache(options)) {}
 
   const EngineOptions options;
   BackendRegistry registry;

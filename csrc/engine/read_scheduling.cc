@@ -1,6 +1,7 @@
 #include "engine/read_scheduling.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "model/model_version.h"
 
@@ -16,7 +17,7 @@ std::vector<InstanceView> instances_of(const InstanceBoard& board) {
     view.in_flight = line->in_flight.load(std::memory_order_relaxed);
     for (const LatencyTable::Entry& entry : line->cost.snapshot()) {
       view.costs.push_back(
-          {static_cast<std::int64_t>(entry.rows + 0.5), entry.mean_ns, entry.high_ns, entry.samples});
+          {std::llround(entry.rows), entry.mean_ns, entry.high_ns, entry.samples});
     }
   }
   return out;

@@ -57,7 +57,8 @@ bool certain(const Signature& signature) { return uniform(signature); }
 // Best of a few: the first run of a size prepares it, and others may use the machine meanwhile.
 Status measure(const Signature& signature, Instance& instance, std::int64_t rows, Nanos& best) {
   constexpr int kRuns = 5;
-  constexpr Nanos kEnough = 150 * kMillisecond;  // together; the first run counts, a second one is always made
+  constexpr Nanos kEnough =
+      150 * kMillisecond;  // together; the first run counts, a second one is always made
   best = kNever;
   Nanos spent = 0;
   for (int i = 0; i < kRuns && best > 0; ++i) {
@@ -73,8 +74,7 @@ Status measure(const Signature& signature, Instance& instance, std::int64_t rows
 }  // namespace
 
 Status warm_up(const Signature& signature, bool may_drop, std::vector<std::int64_t>& buckets,
-               std::span<const std::unique_ptr<Instance>> instances,
-               const Progress& progress) {
+               std::span<const std::unique_ptr<Instance>> instances, const Progress& progress) {
   const PreparingScope preparing;  // serves nobody
   const std::vector<std::int64_t> all = sizes(signature, buckets);
   Plateau plateau;

@@ -18,7 +18,6 @@
 namespace fastserve {
 
 Status warm_up(const Signature& signature, bool may_drop, std::vector<std::int64_t>& buckets,
-               std::span<const std::unique_ptr<Instance>> instances,
-               const Progress& progress);
+               std::span<const std::unique_ptr<Instance>> instances, const Progress& progress);
 
 }  // namespace fastserve

@@ -30,7 +30,7 @@ Status InstanceSet::start_rest() {
   const std::string& model = queue_->version().name;
   for (; started_ < instances_.size(); ++started_) {
     const std::string name = "fs" + std::to_string(started_) + "-" + model;
-    const Status status = instances_[started_]->start_thread(name, stack_bytes_);
+    Status status = instances_[started_]->start_thread(name, stack_bytes_);
     if (status.is_ok()) continue;
     log(LogLevel::kError, "model '" + model + "': " + status.message() + "; " + std::to_string(started_) +
                               " of " + std::to_string(instances_.size()) + " run");

@@ -33,26 +33,26 @@ TEST(Admission, NothingIsRefusedBeforeACostIsKnown) {
 
 TEST(Admission, ItsOwnDeadlineAtTheLimit) {
   const Nanos now = 1000 * kMs;
-  // 24 before it: three batches of 40 ms, then its own, which others will fill.
-  EXPECT_TRUE(admission(view(24), now, now + 160 * kMs, {}).admit);
-  const Verdict late = admission(view(24), now, now + 160 * kMs - 1, {});
+  // 24 before it: three batches of 40 ms and an eighth for doubt, then its own, which others will fill.
+  EXPECT_TRUE(admission(view(24), now, now + 175 * kMs, {}).admit);
+  const Verdict late = admission(view(24), now, now + 175 * kMs - 1, {});
   EXPECT_FALSE(late.admit);
-  EXPECT_EQ(late.expected_ns, 160 * kMs);
-  EXPECT_FALSE(admission(view(24, now + 5 * kMs), now, now + 160 * kMs, {}).admit) << "busy for 5 ms";
-  EXPECT_TRUE(admission(view(24, now - 5 * kMs), now, now + 160 * kMs, {}).admit) << "free since 5 ms";
+  EXPECT_EQ(late.expected_ns, 175 * kMs);
+  EXPECT_FALSE(admission(view(24, now + 5 * kMs), now, now + 175 * kMs, {}).admit) << "busy for 5 ms";
+  EXPECT_TRUE(admission(view(24, now - 5 * kMs), now, now + 175 * kMs, {}).admit) << "free since 5 ms";
 }
 
 TEST(Admission, ASmallBatchIsNotTakenForAFullOne) {
   const Nanos now = 1000 * kMs;
   const Verdict verdict = admission(view(1, now + 2 * kMs), now, now + 30 * kMs, {});
   EXPECT_TRUE(verdict.admit);
-  EXPECT_NEAR(static_cast<double>(verdict.expected_ns), 2e6 + 10e6 + 30e6 / 7, 10);
+  EXPECT_NEAR(static_cast<double>(verdict.expected_ns), 2.25e6 + 10e6 + 30e6 / 7, 10);
 }
 
 TEST(Admission, RowsCountNotRequests) {
   AdmissionView large = view(2);
   large.rows_before = 16;
-  EXPECT_EQ(admission(large, 0, kSecond, {}).expected_ns, 120 * kMs);
+  EXPECT_EQ(admission(large, 0, kSecond, {}).expected_ns, 130 * kMs);
   EXPECT_EQ(admission(view(0, 0, 16), 0, kSecond, {}).expected_ns, 80 * kMs) << "larger than a full batch";
 }
 
@@ -74,15 +74,15 @@ TEST(Admission, AnIdleInstanceRefusesOnlyWhatIsOver) {
 TEST(Admission, InstancesShareTheQueue) {
   AdmissionView two = view(24);
   two.drain.instances = 2;
-  EXPECT_EQ(admission(two, 0, kSecond, {}).expected_ns, 100 * kMs);
+  EXPECT_EQ(admission(two, 0, kSecond, {}).expected_ns, 107'500'000);
 }
 
 TEST(Admission, WhoWillBeOvertakenWaitsLonger) {
   AdmissionView low = view(24);
   low.overtaken = 0.5;
-  EXPECT_EQ(admission(low, 0, kSecond, {}).expected_ns, 280 * kMs);
+  EXPECT_EQ(admission(low, 0, kSecond, {}).expected_ns, 310 * kMs);
   low.overtaken = 1;
-  EXPECT_EQ(admission(low, 0, 10 * kSecond, {}).expected_ns, 1240 * kMs) << "bounded";
+  EXPECT_EQ(admission(low, 0, 10 * kSecond, {}).expected_ns, 1390 * kMs) << "bounded";
 }
 
 TEST(Admission, TheRefusalSaysWhy) {

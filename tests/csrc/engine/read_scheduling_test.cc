@@ -178,7 +178,8 @@ TEST_F(SchedulingTest, SaysWhatItBelievesAndDid) {
   EXPECT_EQ(after.waiting, 0);
   const double rate = after.arrivals_per_s;
   EXPECT_GT(rate, 0);
-  for (int i = 0; i < 100 && view().arrivals_per_s >= rate; ++i) ::usleep(50'000);  // until nothing runs, and then some
+  for (int i = 0; i < 100 && view().arrivals_per_s >= rate; ++i)
+    ::usleep(50'000);  // until nothing runs, and then some
   EXPECT_LT(view().arrivals_per_s, rate) << "nothing came since";
   EXPECT_EQ(engine_.scheduling("nobody", 1).status().code(), Code::kNotFound);
 }
