@@ -16,8 +16,7 @@ std::vector<InstanceView> instances_of(const InstanceBoard& board) {
     view.depth = line->depth;
     view.in_flight = line->in_flight.load(std::memory_order_relaxed);
     for (const LatencyTable::Entry& entry : line->cost.snapshot()) {
-      view.costs.push_back(
-          {std::llround(entry.rows), entry.mean_ns, entry.high_ns, entry.samples});
+      view.costs.push_back({std::llround(entry.rows), entry.mean_ns, entry.high_ns, entry.samples});
     }
   }
   return out;
