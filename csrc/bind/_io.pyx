@@ -29,6 +29,9 @@ cdef extern from "<span>" namespace "std" nogil:
         byte_span(const cbyte*, size_t)
         const cbyte* data()
         size_t size()
+    cdef cppclass mutable_byte_span "std::span<std::byte>":
+        mutable_byte_span()
+        mutable_byte_span(cbyte*, size_t)
     cdef cppclass field_span "std::span<const std::pair<std::string, std::string>>":
         field_span()
         field_span(const pair[string, string]*, size_t)
@@ -180,6 +183,11 @@ cdef extern from "frontend/io_loop.h" namespace "fastserve" nogil:
         vector[Call*] take_cancelled()
         vector[Connection*] take_attention()
         const IoCounters& counters()
+
+cdef extern from "frontend/paced_reads.h" namespace "fastserve" nogil:
+    cdef cppclass PacedReads:
+        PacedReads(CIoLoop&)
+        void received(Connection&, mutable_byte_span, size_t)
 
 cdef extern from "frontend/io_threads.h" namespace "fastserve" nogil:
     cdef enum class Protocol:
@@ -510,7 +518,7 @@ cdef class _Protocol:
     def buffer_updated(self, Py_ssize_t nbytes):
         if self._connection == NULL:
             return
-        self._io._loop.received(self._connection[0], bytes_of(self._io._receive_data, <size_t>nbytes))
+        self._io._reads.received(self._connection[0], self._io._receive_span, <size_t>nbytes)
         self._io._after_pass()
 
     def eof_received(self):
@@ -645,9 +653,10 @@ cdef Engine* _engine_of(object engine) except NULL:
 
 cdef class IoLoop(_Answering):
     cdef CIoLoop* _loop
+    cdef PacedReads* _reads
     cdef set _protocols
     cdef object _receive
-    cdef void* _receive_data
+    cdef mutable_byte_span _receive_span
     cdef bint _dispatching
     cdef readonly int event_fd
 
@@ -662,9 +671,10 @@ cdef class IoLoop(_Answering):
         self._protocols = set()
         self._receive = bytearray(RECEIVE_BYTES)
         view = self._receive
-        self._receive_data = <void*>&view[0]
+        self._receive_span = mutable_byte_span(<cbyte*>&view[0], RECEIVE_BYTES)
         self._loop = new CIoLoop(_engine_of(engine)[0], _limits_of(
             max_message_bytes, max_streams, max_stream_requests, compress_answers, tls_grpc, tls_http, client_streams))
+        self._reads = new PacedReads(self._loop[0])
         self._open = True
         self.event_fd = self._loop.event_fd()
 
@@ -705,6 +715,8 @@ cdef class IoLoop(_Answering):
 
     cdef void _destroy(self):
         cdef CIoLoop* loop = self._loop
+        del self._reads
+        self._reads = NULL
         self._loop = NULL
         self._open = False
         if loop != NULL:

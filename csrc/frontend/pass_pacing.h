@@ -20,8 +20,10 @@ namespace fastserve {
 class PassPacing {
  public:
   static constexpr Nanos kPause = 50 * kMicrosecond;
-  static constexpr Nanos kLongPause = 100 * kMicrosecond;  // after one that brought kMany
+  static constexpr Nanos kLongPause = 100 * kMicrosecond;     // after one that brought kMany
+  static constexpr Nanos kLongestPause = 200 * kMicrosecond;  // after one that brought kVeryMany
   static constexpr std::uint64_t kMany = 5;
+  static constexpr std::uint64_t kVeryMany = 8;
   static constexpr Nanos kAtOnce = 5 * kMicrosecond;  // a poller that has something returns within this
   static constexpr std::uint64_t kWorth = 3;          // requests that a pause must bring
   static constexpr std::uint64_t kEnough =
@@ -31,16 +33,19 @@ class PassPacing {
   // Before each pass. `waited`: how long the poller took. Not 0: sleep so long, poll again, then do the pass.
   Nanos pause_first(Nanos waited) {
     const bool at_once = waited < kAtOnce;
-    const bool many = paused_ && requests_ >= kMany;
+    const Nanos next = after_pass();
     if (paused_) judge(at_once && requests_ >= kWorth);
     paused_ = at_once && requests_ != 0 && requests_ < kEnough && (let_go_ == 0 || --let_go_ == 0);
-    if (!paused_) return 0;
-    return many ? kLongPause : kPause;
+    return paused_ ? next : 0;
   }
   // After each pass: the inference requests that it read.
   void passed(std::uint64_t requests) { requests_ = requests; }
 
  private:
+  Nanos after_pass() const {
+    if (!paused_ || requests_ < kMany) return kPause;
+    return requests_ < kVeryMany ? kLongPause : kLongestPause;
+  }
   void judge(bool hit) {
     misses_cost_ = hit ? 0 : std::min(2 * misses_cost_ + 1, kMostLetGo);
     let_go_ = misses_cost_;

@@ -43,6 +43,10 @@ TEST(PassPacing, APauseThatBroughtManyIsFollowedByALongerOne) {
   EXPECT_EQ(pacing.pause_first(kWaiting), PassPacing::kPause);
   pacing.passed(PassPacing::kMany);
   EXPECT_EQ(pacing.pause_first(kWaiting), PassPacing::kLongPause);
+  pacing.passed(PassPacing::kVeryMany);
+  EXPECT_EQ(pacing.pause_first(kWaiting), PassPacing::kLongestPause);
+  pacing.passed(PassPacing::kMany);
+  EXPECT_EQ(pacing.pause_first(kWaiting), PassPacing::kLongPause);
   pacing.passed(PassPacing::kMany);
   EXPECT_EQ(pacing.pause_first(kBlocked), 0) << "they had nothing more to say";
 }
