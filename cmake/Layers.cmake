@@ -1,6 +1,6 @@
 # One library fs_<layer> per folder of csrc/ and libfastserve made of all of them.
 # The order is bottom up; who may include whom is checked by tools/check_layers.py, not by the linker.
-set(FASTSERVE_ENGINE_LAYERS base tensor queue memory batch backend sched model engine)
+set(FASTSERVE_ENGINE_LAYERS base tensor queue memory local client batch backend sched model engine)
 set(FASTSERVE_NET_LAYERS codec frontend)
 set(FASTSERVE_LAYERS ${FASTSERVE_ENGINE_LAYERS})
 if(FASTSERVE_NET)

@@ -23,18 +23,21 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("base",),
     ("tensor",),
     ("queue", "memory"),
+    ("local",),
     ("batch",),
     ("backend",),
     ("sched",),
     ("model",),
     ("engine", "codec"),
-    ("frontend",),
+    ("frontend", "client"),
     ("bind",),
 )
 
-# Narrower than its row: codec turns bytes into events, with no I/O, no threads and no engine.
+# Narrower than its row. codec turns bytes into events, with no I/O, no threads and no engine.
 NARROWED: dict[str, frozenset[str]] = {
     "codec": frozenset({"base", "tensor", "memory", "batch"}),
+    # Linked into programs that have no engine.
+    "client": frozenset({"base", "tensor", "local"}),
 }
 
 

@@ -18,6 +18,7 @@
 #include "batch/batch.h"
 #include "batch/policy.h"
 #include "batch/scheduling.h"
+#include "memory/host_allocator.h"
 #include "tensor/signature.h"
 
 namespace fastserve {
@@ -61,6 +62,9 @@ class BackendInstance {
   // at a time (the instance thread, or a caller of Engine::infer that holds the instance).
   virtual void start(Batch& batch) = 0;
 
+  // False: it reads only the batch's own memory (LoadedModel::allocator), so inputs are always copied there.
+  virtual bool binds_inputs() const { return true; }
+
   // True: start() only hands the batch to the device, in tens of microseconds, so that an I/O thread may call it for a request
   // that needs no copying instead of waking the instance's thread.
   virtual bool starts_promptly() const { return false; }
@@ -77,6 +81,8 @@ class LoadedModel {
   // are the sizes that are warm and worth running; the warm-up may drop large ones that gain nothing.
   virtual bool pads() const { return !buckets().empty(); }
   virtual Result<std::unique_ptr<BackendInstance>> make_instance(int index) = 0;
+  // Where an instance's batches have their buffers; lives as long as any of them. nullptr: plain memory. After make_instance.
+  virtual std::shared_ptr<HostAllocator> allocator(int /*instance*/) { return nullptr; }
   // CPUs to which the instance's thread is best bound, when the configuration says nothing; empty: anywhere.
   virtual std::span<const int> cpus(int /*instance*/) const { return {}; }
   // Loader thread, once, before the first request: the sizes that the warm-up found worth running.

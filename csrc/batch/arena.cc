@@ -1,11 +1,15 @@
 #include "batch/arena.h"
 
 #include <memory>
+#include <utility>
 
 namespace fastserve {
 
 BatchArena::BatchArena(const Signature& signature, HostAllocator& allocator, std::size_t keep)
-    : signature_(signature), allocator_(allocator), keep_(keep) {
+    : BatchArena(signature, std::shared_ptr<HostAllocator>(std::shared_ptr<void>(), &allocator), keep) {}
+
+BatchArena::BatchArena(const Signature& signature, std::shared_ptr<HostAllocator> allocator, std::size_t keep)
+    : signature_(signature), allocator_(std::move(allocator)), keep_(keep) {
   idle_.reserve(keep);
 }
 
@@ -18,7 +22,7 @@ Batch* BatchArena::acquire() {
   if (idle_.empty()) take_returned();
   Batch* batch = nullptr;
   if (idle_.empty()) {
-    auto fresh = std::make_unique<Batch>(signature_, allocator_);
+    auto fresh = std::make_unique<Batch>(signature_, *allocator_);
     fresh->arena = this;
     fresh->on_recycle = &recycle;
     batch = fresh.release();

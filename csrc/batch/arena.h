@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "batch/batch.h"
@@ -20,7 +21,9 @@ namespace fastserve {
 class BatchArena {
  public:
   // Keeps at most `keep` idle batches (the instance's depth and some more).
-  BatchArena(const Signature& signature, HostAllocator& allocator, std::size_t keep);
+  BatchArena(const Signature& signature, HostAllocator& allocator,
+             std::size_t keep);  // the allocator lives for ever
+  BatchArena(const Signature& signature, std::shared_ptr<HostAllocator> allocator, std::size_t keep);
   BatchArena(const BatchArena&) = delete;
   BatchArena& operator=(const BatchArena&) = delete;
 
@@ -40,7 +43,7 @@ class BatchArena {
   void take_returned();
 
   const Signature signature_;  // a copy: batches may outlive the model
-  HostAllocator& allocator_;
+  const std::shared_ptr<HostAllocator> allocator_;
   const std::size_t keep_;
   std::vector<Batch*> idle_;
   Intake<Batch> returned_;

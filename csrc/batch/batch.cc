@@ -37,7 +37,23 @@ bool Batch::reserve(BatchTensor& tensor, std::size_t bytes) {
   return true;
 }
 
+// Not for an answer that others may read later (a tap keeps a copy of it): its owner could change it meanwhile. Nor for strings,
+// whose lengths must not change between the look and the walk.
+std::byte* Batch::destination(std::size_t output, std::size_t bytes) const {
+  if (slots_.size() != 1 || run_rows_ != rows_ || signature_.outputs[output].dtype == DType::kBytes)
+    return nullptr;
+  const Request& request = *slots_.front().request;
+  if (request.tap != nullptr || request.requested_outputs.empty()) return nullptr;
+  for (std::size_t at = 0; at < request.output_order.size(); ++at) {
+    if (request.output_order[at] != static_cast<int>(output)) continue;
+    const std::span<std::byte> wanted = request.requested_outputs[at].destination;
+    return wanted.size() >= bytes ? wanted.data() : nullptr;
+  }
+  return nullptr;
+}
+
 std::byte* Batch::output_memory(std::size_t i, std::size_t bytes) {
+  if (std::byte* asked_for = destination(i, bytes); asked_for != nullptr) return asked_for;
   return reserve(outputs_[i], bytes) ? outputs_[i].own : nullptr;
 }
 
@@ -51,6 +67,18 @@ void Batch::set_output(std::size_t i, DType dtype, const Shape& shape, const std
   output.present = true;
 }
 
+void Batch::set_slot_output(std::size_t slot, std::size_t output, DType dtype, const Shape& shape,
+                            std::span<const std::byte> data) {
+  slot_outputs_.resize(slots_.size() * outputs_.size());
+  slot_outputs_[slot * outputs_.size() + output] = {true, {static_cast<int>(output), dtype, shape, data}};
+}
+
+void Batch::fail_slot(std::size_t slot, Status status) {
+  slot_outputs_.resize(slots_.size() * outputs_.size());
+  slot_faults_.resize(slots_.size());
+  slot_faults_[slot] = std::move(status);
+}
+
 void Batch::finish(Status status) {
   if (finished_.exchange(true, std::memory_order_acq_rel)) {
     log(LogLevel::kError, "a backend finished a batch twice: " + status.message());
@@ -61,6 +89,9 @@ void Batch::finish(Status status) {
 
 void Batch::clear() {
   slots_.clear();
+  slot_outputs_.clear();
+  slot_faults_.clear();
+  copied_bytes = 0;
   rows_ = run_rows_ = 0;
   for (auto* tensors : {&inputs_, &outputs_}) {
     for (BatchTensor& tensor : *tensors) {

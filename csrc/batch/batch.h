@@ -59,15 +59,22 @@ class Batch : public IntakeNode<Batch> {
   // --- puller
   void add(Request* request);  // appends its rows
   // Binds (single request that fills the bucket, or model without batching) or gathers; padding rows are zero.
-  // `run_rows` is the bucket chosen for rows() (= rows() when the backend takes any number).
-  Status gather(std::int64_t run_rows);
+  // `run_rows` is the bucket chosen for rows() (= rows() when the backend takes any number). `may_bind`: false for a backend
+  // that reads only this batch's own memory.
+  Status gather(std::int64_t run_rows, bool may_bind = true);
 
   // --- backend
-  // Memory for output i: at least `bytes`, owned by this batch, reused between runs. The backend writes there and sets
-  // shape; or, when the device's own memory outlives the batch's references, points data elsewhere.
+  // Memory for output i: at least `bytes`, owned by this batch, reused between runs; or the destination that the only request
+  // named, when the output fits it. The backend writes there and sets shape; or, when the device's own memory outlives the batch's references, points data elsewhere.
   // nullptr when there is no memory: finish with RESOURCE_EXHAUSTED.
   std::byte* output_memory(std::size_t i, std::size_t bytes);
   void set_output(std::size_t i, DType dtype, const Shape& shape, const std::byte* data, std::size_t bytes);
+  // For backends that answer request by request (a Python model): instead of set_output, each slot's own tensors, rows first
+  // where the model batches; all outputs of all slots that do not fail. `data` is kept by device_memory.
+  void set_slot_output(std::size_t slot, std::size_t output, DType dtype, const Shape& shape,
+                       std::span<const std::byte> data);
+  // Only this slot's request fails; finish with OK for the others.
+  void fail_slot(std::size_t slot, Status status);
   // A second call in one run is a backend's mistake: logged, nothing happens.
   void finish(Status status);
 
@@ -90,15 +97,23 @@ class Batch : public IntakeNode<Batch> {
   Nanos dequeued = 0;       // pulled
   Nanos run_start = 0;      // gathered, handed to the backend
   Nanos run_end = 0;        // finish() was called
+  std::uint64_t copied_bytes = 0;  // by gather and scatter, on the host
 
   // Whether finish() was called since clear().
   bool finished() const { return finished_.load(std::memory_order_acquire); }
 
  private:
   friend class BatchRef;
+  struct SlotOutput {
+    bool present = false;
+    OutputTensor tensor;
+  };
   bool reserve(BatchTensor& tensor, std::size_t bytes);
+  std::byte* destination(std::size_t output, std::size_t bytes) const;
+  Status check_slot(std::size_t slot) const;
   void bind_input(std::size_t i);
   Status gather_input(std::size_t i);
+  Status copy_input(std::size_t i);
   Status check_outputs();
   Status check_output(std::size_t i);
   Status walk_bytes_output(std::size_t i);
@@ -111,6 +126,8 @@ class Batch : public IntakeNode<Batch> {
   std::vector<BatchTensor> outputs_;
   std::int64_t rows_ = 0;
   std::int64_t run_rows_ = 0;
+  std::vector<SlotOutput> slot_outputs_;     // [slot][output]; empty: outputs_ are of the whole batch
+  std::vector<Status> slot_faults_;          // [slot]; empty: none
   std::vector<std::size_t> bytes_ends_;      // [output][slot]: where a slot's rows of a kBytes output end
   std::atomic<bool> finished_{false};        // release in finish, acquire in finished
   std::atomic<std::int32_t> references_{0};  // acq_rel on release: the recycler sees every reader done

@@ -28,16 +28,19 @@ std::size_t elements_per_row(const Shape& shape) {
 
 }  // namespace
 
-Status Batch::gather(std::int64_t run_rows) {
+Status Batch::gather(std::int64_t run_rows, bool may_bind) {
   run_rows_ = run_rows;
-  const bool bind = slots_.size() == 1 && (!signature_.batches() || slots_.front().rows == run_rows);
+  const bool bind =
+      may_bind && slots_.size() == 1 && (!signature_.batches() || slots_.front().rows == run_rows);
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     inputs_[i].present = slots_.front().request->input_order[i] >= 0;
     if (!inputs_[i].present) continue;
     if (bind) {
       bind_input(i);
-    } else {
+    } else if (signature_.batches()) {
       FS_RETURN_IF_ERROR(gather_input(i));
+    } else {
+      FS_RETURN_IF_ERROR(copy_input(i));
     }
   }
   return Status::ok();
@@ -49,6 +52,20 @@ void Batch::bind_input(std::size_t i) {
   inputs_[i].shape = view.shape;
   inputs_[i].data = view.data.data();
   inputs_[i].bytes = view.data.size();
+}
+
+// Of a model without batching, whose tensors have no rows.
+Status Batch::copy_input(std::size_t i) {
+  const TensorView& view = input_of(slots_.front(), i);
+  BatchTensor& input = inputs_[i];
+  if (!reserve(input, view.data.size())) return no_memory(signature_.inputs[i], view.data.size());
+  append(input.own, view.data);
+  copied_bytes += view.data.size();
+  input.dtype = view.dtype;
+  input.shape = view.shape;
+  input.data = input.own;
+  input.bytes = view.data.size();
+  return Status::ok();
 }
 
 Status Batch::gather_input(std::size_t i) {
@@ -71,6 +88,7 @@ Status Batch::gather_input(std::size_t i) {
   std::byte* at = input.own;
   for (const Slot& slot : slots_) at = append(at, input_of(slot, i).data);
   std::memset(at, 0, padding_bytes);
+  copied_bytes += bytes - padding_bytes;
   input.data = input.own;
   input.bytes = bytes;
   return Status::ok();

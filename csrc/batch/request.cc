@@ -31,6 +31,8 @@ void Request::reset() {
   inputs.clear();
   requested_outputs.clear();
   parameters.clear();
+  shared_inputs.clear();
+  keep_alive.clear();
   priority = 0;
   deadline = expires = kNever;
   queue_timeout_ns = 0;

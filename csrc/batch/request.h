@@ -37,11 +37,27 @@ struct Parameter {
   std::variant<bool, std::int64_t, std::uint64_t, double, std::string_view> value;
 };
 
+// A place in a registered region of shared memory, as a request names it; submit finds the memory (Triton's shared-memory
+// extension: shared_memory_region, shared_memory_offset, shared_memory_byte_size).
+struct SharedPlace {
+  std::string_view region;  // "" = none
+  std::uint64_t offset = 0;
+  std::uint64_t bytes = 0;
+};
+struct SharedInput {
+  std::size_t input = 0;  // of Request::inputs, whose data stands there
+  SharedPlace place;
+};
+
 // What the client asked to get back. `binary` and `classification` concern only the encoder of the front end.
 struct RequestedOutput {
   std::string_view name;
   std::int64_t classification = 0;  // 0 = no
   bool binary = false;              // REST: binary tensor data instead of JSON
+  SharedPlace shared{};             // where the answer is to be, by name
+  // The same as memory: of whoever submits, or found by submit; kept until the final response. Too small: the request fails
+  // with INVALID_ARGUMENT. nullptr: the answer may be anywhere.
+  std::span<std::byte> destination{};
 };
 
 struct OutputTensor {
@@ -49,6 +65,7 @@ struct OutputTensor {
   DType dtype = DType::kFp32;
   Shape shape;  // this request's rows
   std::span<const std::byte> data;
+  bool placed = false;  // it stands in the destination that was asked for
 };
 
 // Counted right to read a batch's buffers; the last one released returns the batch to its arena. (batch/batch.h)
@@ -118,6 +135,9 @@ struct Request : IntakeNode<Request> {
   CompletionQueue* completions = nullptr;  // where responses go; required
   void* owner = nullptr;        // the submitter's own (session, stream, future); the engine never looks
   std::uint64_t owner_tag = 0;  // likewise (stream id)
+
+  std::vector<SharedInput> shared_inputs;         // inputs whose data a region has
+  std::vector<std::shared_ptr<void>> keep_alive;  // regions that it reads or that its answer is written to
 
   ByteBuffer message;  // wire bytes that the views point into
   Scratch scratch;     // what the codec had to materialise

@@ -1,5 +1,6 @@
 // The way out: what the device wrote -> every request's response. (Batch::scatter)
 #include "batch/batch.h"
+#include "batch/place_outputs.h"
 
 namespace fastserve {
 namespace {
@@ -16,7 +17,8 @@ std::int64_t elements_per_row(const Shape& shape) {
 }  // namespace
 
 void Batch::scatter(const Status& status) {
-  const Status outcome = status.is_ok() ? check_outputs() : status;
+  const bool by_slot = !slot_outputs_.empty();
+  const Status outcome = status.is_ok() && !by_slot ? check_outputs() : status;
   for (std::size_t s = 0; s < slots_.size(); ++s) {
     Request& request = *slots_[s].request;
     Response& response = request.response;
@@ -24,12 +26,41 @@ void Batch::scatter(const Status& status) {
     response.status = outcome;
     response.final = true;
     response.outputs.clear();
-    if (!outcome.is_ok()) continue;
+    if (outcome.is_ok() && by_slot) response.status = check_slot(s);
+    if (!response.status.is_ok()) continue;
     for (const int output : request.output_order) {
-      response.outputs.push_back(slice(static_cast<std::size_t>(output), s));
+      const auto i = static_cast<std::size_t>(output);
+      response.outputs.push_back(by_slot ? slot_outputs_[s * outputs_.size() + i].tensor : slice(i, s));
     }
     response.batch = BatchRef(this);
+    if (request.tap == nullptr) copied_bytes += place_outputs(request);
   }
+}
+
+Status Batch::check_slot(std::size_t slot) const {
+  if (!slot_faults_.empty() && !slot_faults_[slot].is_ok()) return slot_faults_[slot];
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    const TensorSpec& spec = signature_.outputs[i];
+    const auto& [present, tensor] = slot_outputs_[slot * outputs_.size() + i];
+    if (!present) return broken(spec, ": the backend did not set it");
+    if (tensor.dtype != spec.dtype) {
+      return broken(spec, ".datatype: got " + std::string(dtype_name(tensor.dtype)) + ", want " +
+                              std::string(dtype_name(spec.dtype)));
+    }
+    if (signature_.batches() && (tensor.shape.empty() || tensor.shape[0] != slots_[slot].rows)) {
+      return broken(spec, ".shape: got " + tensor.shape.str() + ", want " +
+                              std::to_string(slots_[slot].rows) + " rows");
+    }
+    const auto elements = tensor.shape.elements();
+    const auto extent = spec.dtype != DType::kBytes ? tensor.shape.byte_count(tensor.dtype)
+                        : elements                  ? bytes_extent(tensor.data, *elements)
+                                                    : std::nullopt;
+    if (!extent || *extent != tensor.data.size()) {
+      return broken(spec, ".data: got " + std::to_string(tensor.data.size()) + " bytes for shape " +
+                              tensor.shape.str());
+    }
+  }
+  return Status::ok();
 }
 
 Status Batch::check_outputs() {

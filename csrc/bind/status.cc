@@ -62,6 +62,7 @@ void register_statistics(py::module_& module) {
       .def_readonly("pending", &VersionStatistics::pending)
       .def_readonly("in_flight", &VersionStatistics::in_flight)
       .def_readonly("stage_seconds", &VersionStatistics::stage_seconds)
+      .def_readonly("copied_bytes", &VersionStatistics::copied_bytes)
       .def_readonly("expired_executed", &VersionStatistics::expired_executed);
 }
 

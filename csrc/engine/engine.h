@@ -65,6 +65,7 @@ struct VersionStatistics {
   // "queue", "gather", "execute", "total" of successful requests, "encode" of answers that were written to a socket.
   std::map<std::string, Histogram> stage_seconds;
   Histogram batch_rows;                // sizes of executed batches; upper bounds are rows
+  std::uint64_t copied_bytes = 0;      // of tensors, into batches and out of them
   std::uint64_t expired_executed = 0;  // requests handed to the device after their deadline: 0
 };
 

@@ -149,6 +149,7 @@ VersionStatistics read_statistics(ModelVersion& version) {
   read_sizes(from, out);
   out.pending = version.queue().waiting();
   out.in_flight = version.unanswered();
+  out.copied_bytes = read(from.copied_bytes);
   out.expired_executed = read(from.expired_executed);
   out.stage_seconds = {{"queue", queue.seconds()},
                        {"gather", gather.seconds()},

@@ -137,6 +137,7 @@ Status ModelVersion::make_instances() {
   for (int i = 0; i < instance_count_; ++i) {
     FS_ASSIGN_OR_RETURN(auto setup, setup_of(i));
     FS_ASSIGN_OR_RETURN(auto backend, model_->make_instance(i));
+    setup.allocator = model_->allocator(i);
     instances_.add(std::make_unique<Instance>(*queue_, std::move(backend), padded, plain_host_allocator(),
                                               std::move(setup)));
   }

@@ -26,7 +26,7 @@ Status run_alone(Instance& instance, Request& request, Nanos& took) {
   Batch& batch = *instance.arena().acquire();
   BatchRef hold(&batch);
   batch.add(&request);
-  FS_RETURN_IF_ERROR(batch.gather(instance.run_rows(request.rows)));
+  FS_RETURN_IF_ERROR(batch.gather(instance.run_rows(request.rows), instance.backend().binds_inputs()));
   Run run;
   batch.instance = &run;
   batch.on_finish = &on_finish;

@@ -28,6 +28,12 @@ thread_local const void* t_starting = nullptr;
 // Batches that an arena keeps beyond the depth: those whose responses are still being written.
 constexpr std::size_t kSpareBatches = 6;
 
+BatchArena* make_arena(const Signature& signature, HostAllocator& common, std::shared_ptr<HostAllocator> own,
+                       std::size_t keep) {
+  return own != nullptr ? new BatchArena(signature, std::move(own), keep)
+                        : new BatchArena(signature, common, keep);
+}
+
 }  // namespace
 
 Instance::Instance(ModelQueue& queue, std::unique_ptr<BackendInstance> backend,
@@ -36,8 +42,8 @@ Instance::Instance(ModelQueue& queue, std::unique_ptr<BackendInstance> backend,
       backend_(std::move(backend)),
       buckets_(buckets.begin(), buckets.end()),
       line_(queue.instances.add(std::move(setup.name), std::max(backend_->depth(), 1))),
-      arena_(new BatchArena(queue.version().signature, allocator,
-                            static_cast<std::size_t>(line_.depth) + kSpareBatches)),
+      arena_(make_arena(queue.version().signature, allocator, std::move(setup.allocator),
+                        static_cast<std::size_t>(line_.depth) + kSpareBatches)),
       shard_(queue.statistics.add_shard()),
       cpus_(std::move(setup.cpus)),
       order_(setup.order),
@@ -201,7 +207,7 @@ void Instance::start(Batch& batch, Nanos now, Nanos expected) {
 void Instance::run(Batch& batch) {
   do {
     if (batch.slots().empty()) return batch.finish({Code::kCancelled, "nobody waits for it any more"});
-    const Status gathered = batch.gather(run_rows(batch.rows()));
+    const Status gathered = batch.gather(run_rows(batch.rows()), backend_->binds_inputs());
     batch.run_start = monotonic_now();
     if (!gathered.is_ok()) return batch.finish(gathered);
   } while (drop_dead(batch));
@@ -352,6 +358,9 @@ BatchTimes Instance::settle_all(Batch& batch, Nanos now) {
     times.served_rows += slot.rows;
   }
   count.add_batch(times);
+  if (batch.copied_bytes != 0) {
+    fastserve::count<Writers::kAny>(queue_.statistics.copied_bytes, batch.copied_bytes);
+  }
   return times;
 }
 

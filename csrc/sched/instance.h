@@ -36,6 +36,7 @@ struct InstanceSetup {
   std::vector<int> cpus;       // its thread stays there, and no other runs its batches; empty: anywhere
   OrderGate* order = nullptr;  // the version's, when it preserves the order; made with Instance::send_in_turn
   std::unique_ptr<RateLimiter::Seat> seat;  // nullptr: it needs no resources
+  std::shared_ptr<HostAllocator> allocator;  // of its batches' buffers; nullptr: the one given beside it
 };
 
 class Instance final : private RateLimiter::Sitter {

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "batch/place_outputs.h"
 #include "batch/request.h"
 #include "queue/completion_queue.h"
 
@@ -24,6 +25,7 @@ class ResponseChain {
       if (last == nullptr) return;
     }
     Request& request = *last;
+    place_outputs(request);
     if (request.completions != queue_) send();
     queue_ = request.completions;
     Response* response = &request.response;

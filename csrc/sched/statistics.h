@@ -102,6 +102,9 @@ class Statistics {
 
   // Requests whose deadline had passed when their batch was handed to the device: never.
   Counter expired_executed{0};
+  // Tensor bytes that were copied on the host, into batches and out of them: 0 for a request that is a batch by itself and says
+  // where its answer is to be.
+  Counter copied_bytes{0};
 
   std::int64_t sizes() const { return sizes_; }
   const std::vector<std::unique_ptr<StatisticsShard>>& shards() const { return shards_; }

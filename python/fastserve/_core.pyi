@@ -205,6 +205,7 @@ class VersionStatistics:
     in_flight: int
     stage_seconds: dict[str, Histogram]  # queue, gather, execute, encode, total
     batch_rows: Histogram  # sizes of executed batches; bounds are rows
+    copied_bytes: int  # of tensors, into batches and out of them
     expired_executed: int  # requests handed to the device after their deadline: 0
 
 class SizeCost(TypedDict):

@@ -140,6 +140,7 @@ def statistics() -> Any:
         ],
         pending=7,
         in_flight=9,
+        copied_bytes=0,
         expired_executed=0,
         stage_seconds={"total": stage},
         batch_rows=SimpleNamespace(upper_bounds=[1.0, 2.0], counts=[4, 6, 0], sum=16.0),

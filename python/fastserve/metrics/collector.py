@@ -7,6 +7,7 @@ fastserve_requests_in_flight, _pending{model,version}  accepted and not answered
 fastserve_requests_rejected_total{reason,...}          requests that no model ran, by reason (see _rejected)
 fastserve_requests_failed_total{model,version}         requests that their backend failed
 fastserve_requests_expired_executed_total{model,version}  handed to the device after their deadline: 0
+fastserve_copied_bytes_total{model,version}            tensors copied on the host, into batches and out of them
 fastserve_model_state, fastserve_model_load_seconds    of every version known
 fastserve_connections{protocol}, ..._accepted_total    open now, and since the start
 fastserve_streams                                      calls that front ends work on
@@ -108,13 +109,19 @@ def _requests(versions: Versions) -> Iterator[Metric]:
         "Requests handed to the device after their deadline; anything but 0 is a fault of the server",
         "counter",
     )
+    copied = Metric(
+        "fastserve_copied_bytes_total",
+        "Bytes of tensors that were copied on the host, into batches and out of them",
+        "counter",
+    )
     for status, stats in versions:
         labels = model_labels(status)
         in_flight.add_sample(in_flight.name, labels, stats.in_flight)
         pending.add_sample(pending.name, labels, stats.pending)
         failed.add_sample(failed.name, labels, stats.fail.count - stats.other.count)
         expired.add_sample(expired.name, labels, stats.expired_executed)
-    yield from (in_flight, pending, failed, expired)
+        copied.add_sample(copied.name, labels, stats.copied_bytes)
+    yield from (in_flight, pending, failed, expired, copied)
 
 
 def _histograms(versions: Versions) -> Iterator[Metric]:
