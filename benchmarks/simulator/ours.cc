@@ -85,7 +85,7 @@ Nanos Ours::pull(int index, Nanos now, std::vector<Job*>& batch) {
     if (!queue.empty()) view.oldest_enqueued = std::min(view.oldest_enqueued, queue.front()->arrived);
   }
   view.rows = view_rows_;
-  view.explore = ++looks_ % 64 == 0;
+  if (++looks_ % 64 == 0) view.explore = looks_ % 128 == 0 ? -1 : 1;
   view.idle_instances = 1;
   for (const Instance& other : instances_) {
     if (&other != &instance && other.expected.empty()) ++view.idle_instances;

@@ -69,9 +69,9 @@ class Choice {
     while (at_ + 1 < candidates_.count && chosen().rows_per_ns < kGoodEnough * candidates_.best) ++at_;
   }
 
-  void explore() {
-    if (at_ + 1 == candidates_.count) return;
-    ++at_;
+  void explore(bool more) {
+    if (more ? at_ + 1 == candidates_.count : at_ == 0) return;
+    at_ = more ? at_ + 1 : at_ - 1;
     reason_ = Reason::kExplore;
   }
 
@@ -169,8 +169,8 @@ Decision economical(const BatchLimits& limits, const QueueView& queue, const Cos
   Choice choice(limits, queue, cost, most, now);
   if (!choice.known()) return all;
   choice.cheapest();
-  if (queue.explore) {
-    choice.explore();
+  if (queue.explore != 0) {
+    choice.explore(queue.explore > 0);
   } else {
     if (whole && choice.chosen().requests < most.requests) choice.all_if_sooner_done();
     if (whole && choice.chosen().requests == most.requests) choice.share();

@@ -47,8 +47,8 @@ struct QueueView {
   int instances = 1;  // of the model that share the queue
   // That could take the next arrival at once, because nothing runs on them; and the one that asks.
   int idle_instances = 1;
-  // Now and then true: take one prepared size more than would be chosen, so that its cost does not go stale.
-  bool explore = false;
+  // Now and then +1 or -1: take one prepared size more or less than would be chosen, so that its cost does not go stale.
+  int explore = 0;
 };
 
 // Learned cost of a batch by rows (batch/latency_table.h).
@@ -71,7 +71,7 @@ enum class Reason : std::uint8_t {
   kDeadline,      // waiting longer would miss a deadline or the target
   kNoGain,        // company would not pay: run what is there
   kCheapest,      // a part of what waits, because a larger batch costs more for each row
-  kExplore,       // one size more than the cheapest, so that its cost does not go stale
+  kExplore,       // one size more or less than the cheapest, so that its cost does not go stale
   kCompany,       // waits: an arrival is expected soon enough to pay
 };
 inline constexpr std::size_t kReasons = 9;

@@ -184,7 +184,7 @@ Decision ModelQueue::look(const CostModel& cost, Nanos now, Nanos starts_at, Req
   QueueView view;
   view_front(view, cancelled);
   if (view.rows.empty()) return {};
-  view.explore = ++looks_ % kExploreEvery == 0;
+  if (++looks_ % kExploreEvery == 0) view.explore = looks_ % (2 * kExploreEvery) == 0 ? -1 : 1;
   view.oldest_enqueued = pending_.oldest_enqueued();
   view.earliest_deadline = pending_.earliest_expiry();
   view.starts_at = starts_at == 0 ? 0 : std::max(starts_at, now + 1);  // overdue is still running

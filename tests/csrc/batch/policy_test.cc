@@ -106,7 +106,7 @@ BatchLimits prepared(bool pads) {
   return out;
 }
 
-Decision of(const BatchLimits& l, const CostModel& cost, std::size_t waiting, bool explore = false) {
+Decision of(const BatchLimits& l, const CostModel& cost, std::size_t waiting, int explore = 0) {
   const std::vector<std::int64_t> rows(waiting, 1);
   QueueView view;
   view.rows = rows;
@@ -145,9 +145,11 @@ TEST(DecideByCost, ARequestOfAnOddSizeRunsAsItIs) {
   EXPECT_EQ(decide(prepared(false), view, kHeavy, 0).rows, 5);
 }
 
-TEST(DecideByCost, ExploringTakesOneSizeMore) {
-  EXPECT_EQ(of(prepared(false), kHeavy, 16, true).rows, 16);
-  EXPECT_EQ(of(prepared(false), kHeavy, 8, true).rows, 8);
+TEST(DecideByCost, ExploringTakesOneSizeMoreOrLess) {
+  EXPECT_EQ(of(prepared(false), kHeavy, 16, +1).rows, 16);
+  EXPECT_EQ(of(prepared(false), kHeavy, 16, -1).rows, 4);
+  EXPECT_EQ(of(prepared(false), kHeavy, 1, -1).rows, 1);
+  EXPECT_EQ(of(prepared(false), kHeavy, 8, +1).rows, 8);
 }
 
 TEST(DecideByCost, WithoutFiguresRunsWhatIsThere) {
@@ -185,7 +187,7 @@ TEST(Reasons, AreTold) {
   EXPECT_EQ(at(limits(8, 500), {1}, 1300, 1400, 100).reason, Reason::kDeadline);
   EXPECT_EQ(at(limits(8, 500, {2}), {1, 1}, 1000).reason, Reason::kPreferred);
   EXPECT_EQ(of(prepared(true), kHeavy, 5).reason, Reason::kCheapest);
-  EXPECT_EQ(of(prepared(true), kHeavy, 16, true).reason, Reason::kExplore);
+  EXPECT_EQ(of(prepared(true), kHeavy, 16, +1).reason, Reason::kExplore);
   for (std::size_t i = 0; i < kReasons; ++i) EXPECT_FALSE(reason_name(static_cast<Reason>(i)).empty());
 }
 
