@@ -32,6 +32,7 @@ void Request::reset() {
   requested_outputs.clear();
   parameters.clear();
   shared_inputs.clear();
+  inputs_may_change = false;
   keep_alive.clear();
   priority = 0;
   deadline = expires = kNever;

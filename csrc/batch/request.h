@@ -137,6 +137,8 @@ struct Request : IntakeNode<Request> {
   std::uint64_t owner_tag = 0;  // likewise (stream id)
 
   std::vector<SharedInput> shared_inputs;         // inputs whose data a region has
+  // Inputs stand in memory that another process can write meanwhile: the answer is not kept for others.
+  bool inputs_may_change = false;
   std::vector<std::shared_ptr<void>> keep_alive;  // regions that it reads or that its answer is written to
 
   ByteBuffer message;  // wire bytes that the views point into

@@ -118,7 +118,7 @@ void for_each_input(const Request& request, F f) {
 }  // namespace
 
 bool cacheable(const Request& request) {
-  return std::ranges::none_of(request.parameters, [](const Parameter& parameter) {
+  return !request.inputs_may_change && std::ranges::none_of(request.parameters, [](const Parameter& parameter) {
     return parameter.name.starts_with("sequence_") && !no_sequence(parameter);
   });
 }

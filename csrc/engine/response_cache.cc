@@ -5,6 +5,7 @@
 #include <random>
 
 #include "batch/answer_tap.h"
+#include "batch/place_outputs.h"
 #include "engine/request_key.h"
 
 namespace fastserve {
@@ -152,6 +153,7 @@ void ResponseCache::hit(ModelVersion& version, Request& request, const BatchRef&
   response.status = Status::ok();
   response.final = true;
   static_cast<Entry*>(found.get())->lend(response);
+  place_outputs(request);
   const Nanos now = monotonic_now();
   StageTimes& times = request.times;
   times.delivered = now;
