@@ -38,7 +38,7 @@ static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 struct RingLayout {
   std::uint32_t cells = 0;
   std::uint32_t cell_bytes = 0;
-  std::size_t bytes() const { return sizeof(RingHead) + std::size_t{cells} * cell_bytes; }
+  constexpr std::size_t bytes() const { return sizeof(RingHead) + std::size_t{cells} * cell_bytes; }
 };
 
 class RingProducer {

@@ -36,6 +36,9 @@ class Peer {
     theirs_ = UniqueFd(ends[1]);
   }
   int server_fd() const { return theirs_.get(); }
+  void send(std::string_view text) {
+    EXPECT_EQ(::send(mine_.get(), text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  }
   std::string read() {
     std::string out;
     char piece[65536];
