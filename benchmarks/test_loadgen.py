@@ -1,7 +1,7 @@
 """The load client must notice what goes wrong: every fault here is one that a server could have. And what the other tools
 must do for a figure of theirs to mean something.
 
-    .venv/bin/python -m pytest benchmarks/test_loadgen.py
+    .venv/bin/python -m pytest benchmarks/test_loadgen.py        (BENCH_BUILD=build/other: the tools of another build)
 
 Not part of tools/test: it wants the tools that run.py builds (skipped without them).
 """
@@ -28,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.wire import exchange
 
-BIN = Path(__file__).resolve().parent.parent / "build" / "bench" / "bin"
-pytestmark = pytest.mark.skipif(not (BIN / "loadgen").exists(), reason="build/bench/bin/loadgen is not built")
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / os.environ.get("BENCH_BUILD", "build/bench") / "bin"
+pytestmark = pytest.mark.skipif(not (BIN / "loadgen").exists(), reason=f"{BIN}/loadgen is not built")
 
 Answer = Callable[
     [int, str, bytes], tuple[int, str, bytes] | None

@@ -39,6 +39,14 @@ target_link_libraries(fastserve PUBLIC fs_options)
 set_target_properties(fastserve PROPERTIES INSTALL_RPATH "$ORIGIN")
 install(TARGETS fastserve LIBRARY DESTINATION fastserve)
 
+# The client of the local transport for programs without an engine: one archive and one C header.
+add_library(fastserve_local STATIC $<TARGET_OBJECTS:fs_base> $<TARGET_OBJECTS:fs_tensor> $<TARGET_OBJECTS:fs_local>
+                                   $<TARGET_OBJECTS:fs_client>)
+target_link_libraries(fastserve_local PUBLIC Threads::Threads)
+target_include_directories(fastserve_local INTERFACE "${CMAKE_SOURCE_DIR}/csrc/client/include")
+install(TARGETS fastserve_local ARCHIVE DESTINATION fastserve/lib)
+install(FILES csrc/client/include/fastserve_local.h DESTINATION fastserve/include)
+
 if(FASTSERVE_OPENVINO)
   file(GLOB FASTSERVE_OPENVINO_SOURCES CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/backend/openvino*.cc")
   if(FASTSERVE_OPENVINO_SOURCES)

@@ -15,6 +15,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ LOGS = ROOT / "build" / "logs"
 BIN = Path(sys.executable).parent
 
 TEST_TIMEOUT_S = 300
+CPUS = os.cpu_count() or 1
+# Of pytest, beside each other: half of the time of a test that talks to a server is waiting.
+PYTEST_WORKERS = min(2 * CPUS, 8)
 # The layers with threads of their own or shared between threads. The preset leaves OpenVINO out, as it is not
 # instrumented.
 TSAN_TESTS = ("base", "queue", "memory", "batch", "backend", "sched", "model", "engine", "frontend")
@@ -112,33 +116,39 @@ def ctest_commands(preset: str) -> dict[str, list[str]]:
     return {test["name"]: test.get("command", [test["name"]]) for test in json.loads(shown.stdout)["tests"]}
 
 
-def run_gtests(preset: str, only: Sequence[str] = (), env: dict[str, str] | None = None) -> Counts:
-    """Runs the test executables of a built preset one after the other."""
+def run_gtests(
+    preset: str, only: Sequence[str] = (), env: dict[str, str] | None = None, at_once: int = 1
+) -> Counts:
+    """Runs the test executables of a built preset, `at_once` of them beside each other."""
+    tests = [(name, line) for name, line in ctest_commands(preset).items() if not only or name in only]
     total = Counts()
-    for name, command in ctest_commands(preset).items():
-        if only and name not in only:
-            continue
-        path = LOGS / f"{preset}-{name}.log"
-        try:
-            done = subprocess.run(
-                [*without_address_randomisation(preset), *command],
-                cwd=ROOT / "build" / preset,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=TEST_TIMEOUT_S,
-                env={**os.environ, **(env or {})},
-            )
-            output, exit_code = done.stdout.decode(errors="replace"), done.returncode
-        except subprocess.TimeoutExpired as expired:
-            output = (expired.stdout or b"").decode(errors="replace") + f"\nstopped after {TEST_TIMEOUT_S} s"
-            exit_code = 1
-        path.write_text(output)
-        counts = gtest_counts(output, exit_code)
-        if counts.failed:
-            print("\n".join(failure_lines(output)))
-            print(f"{preset}/{name}: {counts}, exit code {exit_code}; all of it: {path.relative_to(ROOT)}")
-        total.add(counts)
+    with ThreadPoolExecutor(at_once) as pool:
+        for counts in pool.map(lambda test: run_gtest(preset, test[0], test[1], env), tests):
+            total.add(counts)
     return total
+
+
+def run_gtest(preset: str, name: str, command: Sequence[str], env: dict[str, str] | None) -> Counts:
+    path = LOGS / f"{preset}-{name}.log"
+    try:
+        done = subprocess.run(
+            [*without_address_randomisation(preset), *command],
+            cwd=ROOT / "build" / preset,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TEST_TIMEOUT_S,
+            env={**os.environ, **(env or {})},
+        )
+        output, exit_code = done.stdout.decode(errors="replace"), done.returncode
+    except subprocess.TimeoutExpired as expired:
+        output = (expired.stdout or b"").decode(errors="replace") + f"\nstopped after {TEST_TIMEOUT_S} s"
+        exit_code = 1
+    path.write_text(output)
+    counts = gtest_counts(output, exit_code)
+    if counts.failed:
+        print("\n".join(failure_lines(output)))
+        print(f"{preset}/{name}: {counts}, exit code {exit_code}; all of it: {path.relative_to(ROOT)}")
+    return counts
 
 
 def failure_lines(output: str, limit: int = 80) -> list[str]:
@@ -214,7 +224,7 @@ def test_asan() -> Counts:
         # 13 datatypes through the same code, at 1.5 s each under ASan: the release run has them.
         "GTEST_FILTER": "-All/OpenVinoTypes.*",
     }
-    return run_gtests("asan", env=options)
+    return run_gtests("asan", env=options, at_once=CPUS)
 
 
 def test_tsan() -> Counts:
@@ -223,24 +233,45 @@ def test_tsan() -> Counts:
     if not present:
         return Counts()
     build("tsan", present)
-    return run_gtests("tsan", present, env={"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"})
+    options = {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}
+    return run_gtests("tsan", present, env=options, at_once=CPUS)
 
 
 def test_engine_only() -> Counts:
     build("engine-only")
-    return run_gtests("engine-only")
+    return run_gtests("engine-only", at_once=CPUS)
 
 
 def test_python(arguments: Sequence[str]) -> Counts:
     # The load generator plays the 100,000 requests of tests/integration/test_echo.py, which is skipped without it.
     run("loadgen-build.log", ["cmake", "-S", "benchmarks", "-B", "build/bench", "-G", "Ninja"])
     run("loadgen-build.log", ["cmake", "--build", "build/bench", "--target", "loadgen"])
-    report = ROOT / "build" / "pytest.xml"
-    report.unlink(missing_ok=True)
+    total = Counts()
+    for report, words in pytest_runs(arguments):
+        total.add(run_pytest(ROOT / "build" / report, words))
+    return total
+
+
+def pytest_runs(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """(report, words) of every pytest to run: all tests beside each other, file by file, then one by one those that measure
+    time. Arguments of the user's own: one run, in one process unless they say otherwise."""
+    if not arguments:
+        beside = ["-n", str(PYTEST_WORKERS), "--dist", "loadfile", "--no-loadscope-reorder"]
+        return [
+            ("pytest.xml", ["tests", *beside, "-m", "not alone"]),
+            ("pytest-alone.xml", ["tests", "-m", "alone"]),
+        ]
     named = any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
-    where = [] if named else ["tests"]
-    command = [sys.executable, "-m", "pytest", *where, f"--junitxml={report}", "-q", *arguments]
-    done = subprocess.run(command, cwd=ROOT)
+    return [("pytest.xml", [*([] if named else ["tests"]), *arguments])]
+
+
+def run_pytest(report: Path, words: Sequence[str]) -> Counts:
+    report.unlink(missing_ok=True)
+    # Compiled tests and modules are kept: every worker and every server that a test starts reads them.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", f"--junitxml={report}", "-q", *words], cwd=ROOT, env=env
+    )
     if not report.exists():
         raise StepFailed(f"pytest wrote no report, exit code {done.returncode}")
     counts = junit_counts(report)

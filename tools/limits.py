@@ -26,6 +26,7 @@ HEAD, BODY = "csrc/codec/http1_head.h", "csrc/codec/rest_infer.h"
 FLOOD, IO = "csrc/codec/http2_flood.h", "csrc/frontend/io_loop.h"
 OIP, TREE = "csrc/codec/oip_infer.h", "python/fastserve/config/tree.py"
 LIMIT_TESTS = "tests/conformance/test_limits.py"
+SHM_TESTS = "tests/conformance/test_shared_memory.py"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,56 @@ LIMITS: dict[str, list[Limit]] = {
             256,
             "UNAVAILABLE, 503",
             "tests/python/lifecycle/test_model_control.py",
+        ),
+        Limit(
+            "regions of shared memory, registered or still in use",
+            "client_shm_regions",
+            TREE,
+            1024,
+            "RESOURCE_EXHAUSTED, 429 `regions are registered or in use`",
+            SHM_TESTS,
+            "--client-shm-regions",
+            metric="`fastserve_shared_memory_refused_total`",
+        ),
+        Limit(
+            "bytes of these regions together",
+            "client_shm_bytes",
+            TREE,
+            16 << 30,
+            "RESOURCE_EXHAUSTED, 429 `byte_size: got N`",
+            SHM_TESTS,
+            "--client-shm-bytes",
+            metric="`fastserve_shared_memory_refused_total`",
+            unit="bytes",
+        ),
+        Limit(
+            "BYTES inputs of a request in shared memory, which are copied (follows `--max-message-bytes`)",
+            "most_copied_bytes",
+            "csrc/memory/region_quota.h",
+            64 << 20,
+            "RESOURCE_EXHAUSTED, 429 `want BYTES inputs of N bytes or fewer together`",
+            f"{SHM_TESTS}, tests/csrc/engine/shared_places_test.cc",
+            unit="bytes",
+        ),
+        Limit(
+            "a region's name",
+            "kMaxRegionNameBytes",
+            "csrc/memory/region.h",
+            256,
+            "INVALID_ARGUMENT, 400 `want 256 or fewer`",
+            f"{SHM_TESTS}, tests/csrc/memory/region_test.cc",
+            metric="`fastserve_shared_memory_refused_total`",
+            unit="bytes",
+        ),
+        Limit(
+            "a region's key, with the slash",
+            "kMaxRegionKeyBytes",
+            "csrc/memory/region.h",
+            255,
+            "INVALID_ARGUMENT, 400 `want 255 or fewer`",
+            f"{SHM_TESTS}, tests/csrc/memory/region_test.cc",
+            metric="`fastserve_shared_memory_refused_total`",
+            unit="bytes",
         ),
     ],
     "gRPC": [

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RIVALS = ROOT / "benchmarks" / "rivals"
 TOOLS = (
     "loadgen",
+    "local_load",
     "open_load",
     "idle_connections",
     "kernel_echo",

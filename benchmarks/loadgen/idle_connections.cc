@@ -6,7 +6,6 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
-#include <exception>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -15,6 +14,7 @@
 #include "common/args.h"
 #include "common/closed_loop.h"
 #include "common/process.h"
+#include "common/tool.h"
 #include "loadgen/connection.h"
 
 namespace fastserve::bench {
@@ -125,11 +125,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace fastserve::bench
 
-int main(int argc, char** argv) {
-  try {
-    return fastserve::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "idle_connections: %s\n", error.what());
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return fastserve::bench::run_tool(fastserve::bench::run, argc, argv); }

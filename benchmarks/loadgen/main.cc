@@ -1,10 +1,5 @@
 // Closed-loop load client: one thread, one epoll set, gRPC and REST connections side by side.
-#include <sys/epoll.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstdio>
-#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,7 +7,8 @@
 #include "common/args.h"
 #include "common/closed_loop.h"
 #include "common/process.h"
-#include "loadgen/connection.h"
+#include "common/tool.h"
+#include "loadgen/connection_set.h"
 
 namespace fastserve::bench {
 namespace {
@@ -46,14 +42,12 @@ struct Target {
 class Client {
  public:
   Client(const Target& target, const LoadOptions& options)
-      : target_(target), options_(options), loop_(options), epoll_(epoll_create1(EPOLL_CLOEXEC)) {
+      : target_(target), options_(options), loop_(options) {
     for (int i = 0; i < options.connections; ++i) {
       const bool rest = target.mix ? i % 2 == 1 : target.grpc.empty();
-      connections_.push_back(connect(rest));
-      watch(*connections_.back(), static_cast<std::size_t>(i), EPOLL_CTL_ADD);
+      connections_.add(connect(rest));
     }
   }
-  ~Client() { close(epoll_); }
 
   bool run();
   JsonObject report() const { return loop_.report(); }
@@ -66,7 +60,6 @@ class Client {
                                        on_reply)
                 : make_grpc_connection(target_.grpc, options_, loop_.payload(), on_reply);
   }
-  void watch(Connection& connection, std::size_t index, int operation);
   // Starts what may start and sends it; drops the connection if it broke.
   void serve(std::size_t index, bool readable);
   void drop(std::size_t index);
@@ -74,26 +67,17 @@ class Client {
   const Target& target_;
   const LoadOptions& options_;
   ClosedLoop loop_;
-  int epoll_;
-  std::vector<std::unique_ptr<Connection>> connections_;  // null once dropped
-  std::vector<char> waits_for_room_ = std::vector<char>(4096, 0);
+  ConnectionSet connections_;
 };
-
-void Client::watch(Connection& connection, std::size_t index, int operation) {
-  epoll_event event{};
-  event.events = EPOLLIN | (connection.wants_write() ? static_cast<std::uint32_t>(EPOLLOUT) : 0U);
-  event.data.u64 = index;
-  epoll_ctl(epoll_, operation, connection.fd(), &event);
-}
 
 void Client::drop(std::size_t index) {
   Connection& connection = *connections_[index];
   loop_.lose(static_cast<std::uint64_t>(connection.in_flight()), connection.failure());
-  connections_[index].reset();  // closing the socket takes it out of the epoll set
+  connections_.drop(index);
 }
 
 void Client::serve(std::size_t index, bool readable) {
-  if (!connections_[index]) return;
+  if (connections_[index] == nullptr) return;
   Connection& connection = *connections_[index];
   bool alive = !readable || connection.receive();
   while (alive && connection.in_flight() < connection.capacity()) {
@@ -101,15 +85,10 @@ void Client::serve(std::size_t index, bool readable) {
     if (!tag) break;
     connection.submit(*tag);
   }
-  if (!alive || !connection.send()) return drop(index);
-  if (static_cast<bool>(waits_for_room_[index]) != connection.wants_write()) {
-    waits_for_room_[index] = connection.wants_write();
-    watch(connection, index, EPOLL_CTL_MOD);
-  }
+  if (!alive || !connections_.send(index)) drop(index);
 }
 
 bool Client::run() {
-  std::vector<epoll_event> events(connections_.size());
   loop_.advance(now_ns());  // without a warm-up the window opens before the first request
   for (std::size_t i = 0; i < connections_.size(); ++i) serve(i, false);
   bool starved = false;  // a phase ended: connections without a request in flight get no event
@@ -117,14 +96,13 @@ bool Client::run() {
     if (starved) {
       for (std::size_t i = 0; i < connections_.size(); ++i) serve(i, false);
     }
-    const int n = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), target_.spin ? 0 : 20);
-    if (n < 0 && errno != EINTR) break;
-    for (int i = 0; i < n; ++i) serve(events[static_cast<std::size_t>(i)].data.u64, true);
+    for (const epoll_event& event : connections_.wait(target_.spin ? 0 : 20)) serve(event.data.u64, true);
     starved = false;
     bool any = false;
-    for (const auto& connection : connections_) {
-      any = any || connection;
-      starved = starved || (connection && connection->in_flight() < connection->capacity());
+    for (std::size_t i = 0; i < connections_.size(); ++i) {
+      const Connection* connection = connections_[i];
+      any = any || connection != nullptr;
+      starved = starved || (connection != nullptr && connection->in_flight() < connection->capacity());
     }
     if (!any) break;
   }
@@ -156,11 +134,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace fastserve::bench
 
-int main(int argc, char** argv) {
-  try {
-    return fastserve::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "loadgen: %s\n", error.what());
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return fastserve::bench::run_tool(fastserve::bench::run, argc, argv); }

@@ -1,13 +1,9 @@
 // Open-loop load client over gRPC: Poisson arrivals in phases, deadlines, two priorities. One thread, one epoll set.
-#include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
 #include <deque>
-#include <exception>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,7 +11,8 @@
 #include "common/closed_loop.h"
 #include "common/open_loop.h"
 #include "common/process.h"
-#include "loadgen/connection.h"
+#include "common/tool.h"
+#include "loadgen/connection_set.h"
 
 namespace fastserve::bench {
 namespace {
@@ -50,19 +47,13 @@ class Client {
     for (int i = 0; i < options.connections; ++i) {
       const bool high = shape.high_share > 0 && i % 2 == 1;
       const auto on_reply = [this](const Reply& reply) { loop_.finish(reply.tag, reply.error, now_ns()); };
-      connections_.push_back(make_grpc_connection(address, high ? high_ : low_, payload_, on_reply));
+      connections_.add(make_grpc_connection(address, high ? high_ : low_, payload_, on_reply));
       lanes_[high ? 1 : 0].members.push_back(static_cast<std::size_t>(i));
-      watch(static_cast<std::size_t>(i), EPOLL_CTL_ADD);
     }
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.u64 = kTimer;
-    epoll_ctl(epoll_, EPOLL_CTL_ADD, timer_, &event);
+    dirty_.resize(connections_.size());
+    connections_.watch(timer_, kTimer);
   }
-  ~Client() {
-    close(timer_);
-    close(epoll_);
-  }
+  ~Client() { close(timer_); }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
@@ -78,25 +69,19 @@ class Client {
     std::size_t turn = 0;
   };
 
-  void watch(std::size_t index, int operation) {
-    epoll_event event{};
-    event.events = EPOLLIN | (connections_[index]->wants_write() ? static_cast<std::uint32_t>(EPOLLOUT) : 0U);
-    event.data.u64 = index;
-    epoll_ctl(epoll_, operation, connections_[index]->fd(), &event);
-  }
   void submit_due(std::int64_t now);
   void submit(Lane& lane);
   void arm();
+  // False: the connection is over, and stderr says why.
+  bool receive(std::size_t index);
   bool send(std::size_t index);
 
   LoadOptions low_, high_;
   OpenLoop loop_;
   Payload payload_;
-  int epoll_ = epoll_create1(EPOLL_CLOEXEC);
   int timer_ = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-  std::vector<std::unique_ptr<Connection>> connections_;
-  std::vector<char> waits_for_room_ = std::vector<char>(4096, 0);
-  std::vector<char> dirty_ = std::vector<char>(4096, 0);
+  ConnectionSet connections_;
+  std::vector<char> dirty_;  // per connection: something was submitted since the last send
   Lane lanes_[2];
 };
 
@@ -129,20 +114,23 @@ void Client::submit(Lane& lane) {
 void Client::arm() {
   const OpenLoop::Arrival* next = loop_.next();
   const std::int64_t at = next != nullptr ? next->due_ns : loop_.ends_ns();
+  if (next == nullptr && at <= now_ns()) return;  // nothing but answers to wait for
   itimerspec spec{};
   spec.it_value = {static_cast<time_t>(at / 1'000'000'000), static_cast<long>(at % 1'000'000'000)};
   timerfd_settime(timer_, TFD_TIMER_ABSTIME, &spec, nullptr);
 }
 
+bool Client::receive(std::size_t index) {
+  if (connections_[index]->receive()) return true;
+  std::fprintf(stderr, "open_load: %s\n", connections_[index]->failure().c_str());
+  return false;
+}
+
 bool Client::send(std::size_t index) {
   dirty_[index] = 0;
-  Connection& connection = *connections_[index];
-  if (!connection.send()) return false;
-  if (static_cast<bool>(waits_for_room_[index]) != connection.wants_write()) {
-    waits_for_room_[index] = connection.wants_write();
-    watch(index, EPOLL_CTL_MOD);
-  }
-  return true;
+  if (connections_.send(index)) return true;
+  std::fprintf(stderr, "open_load: %s\n", connections_[index]->failure().c_str());
+  return false;
 }
 
 bool Client::run(double stall_s) {
@@ -150,7 +138,6 @@ bool Client::run(double stall_s) {
     if (!send(i)) return false;  // the prefaces, so that the first request pays for none
   }
   loop_.start(now_ns() + 100'000'000);
-  std::vector<epoll_event> events(connections_.size() + 1);
   std::int64_t last_ns = now_ns();
   while (!loop_.done() || now_ns() < loop_.ends_ns()) {
     submit_due(now_ns());
@@ -158,20 +145,19 @@ bool Client::run(double stall_s) {
       if (dirty_[i] != 0 && !send(i)) return false;
     }
     arm();
-    const int n = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), 1000);
-    if (n < 0 && errno != EINTR) return false;
-    for (int i = 0; i < n; ++i) {
-      const std::uint64_t index = events[static_cast<std::size_t>(i)].data.u64;
+    for (const epoll_event& event : connections_.wait(1000)) {
+      const std::uint64_t index = event.data.u64;
       if (index == kTimer) {
         std::uint64_t times = 0;
         [[maybe_unused]] const ssize_t got = ::read(timer_, &times, sizeof(times));
-      } else if (!connections_[index]->receive() || !send(index)) {
-        std::fprintf(stderr, "open_load: %s\n", connections_[index]->failure().c_str());
-        return false;
+        continue;
       }
+      last_ns = now_ns();
+      if (!receive(index) || !send(index)) return false;
     }
     loop_.note_cpu(now_ns());
-    if (n > 0) last_ns = now_ns();
+    if (loop_.next() != nullptr)
+      last_ns = now_ns();  // it is time to give up only when nothing is due any more
     if (static_cast<double>(now_ns() - last_ns) > stall_s * 1e9) return false;
   }
   loop_.note_cpu(now_ns());
@@ -218,11 +204,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace fastserve::bench
 
-int main(int argc, char** argv) {
-  try {
-    return fastserve::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "open_load: %s\n", error.what());
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return fastserve::bench::run_tool(fastserve::bench::run, argc, argv); }

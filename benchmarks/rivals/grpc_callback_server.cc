@@ -1,16 +1,13 @@
 // The rival: an identity ModelInfer on gRPC C++'s callback API, as its documentation shows it. It answers on
 // the thread that read the request: no queue, no validation, no hand-off, which is the least a gRPC C++ server
 // can do.
-#include <grpcpp/grpcpp.h>
-
-#include <csignal>
-#include <cstdio>
-#include <exception>
 #include <memory>
 #include <string>
 
 #include "common/args.h"
+#include "common/grpc_serving.h"
 #include "common/process.h"
+#include "common/tool.h"
 #include "inference.grpc.pb.h"
 
 namespace fastserve::bench {
@@ -48,16 +45,6 @@ class Identity final : public inference::GRPCInferenceService::CallbackService {
   }
 };
 
-// Other processes wait for the file, so it appears whole.
-bool write_ready_file(const std::string& path, int port) {
-  const std::string part = path + ".part";
-  std::FILE* file = std::fopen(part.c_str(), "w");
-  if (file == nullptr) return false;
-  std::fprintf(file, "{\"grpc\": \"127.0.0.1:%d\"}\n", port);
-  std::fclose(file);
-  return std::rename(part.c_str(), path.c_str()) == 0;
-}
-
 std::shared_ptr<grpc::ServerCredentials> credentials(const std::string& cert, const std::string& key) {
   if (cert.empty()) return grpc::InsecureServerCredentials();
   grpc::SslServerCredentialsOptions options;
@@ -75,30 +62,13 @@ int run(int argc, char** argv) {
   args.finish();
   if (!pin_to_cpu(cpu)) args.fail("--cpu: cannot pin to CPU " + std::to_string(cpu));
 
-  sigset_t stop;  // blocked before gRPC starts its threads, so that only sigwait() sees them
-  sigemptyset(&stop);
-  sigaddset(&stop, SIGTERM);
-  sigaddset(&stop, SIGINT);
-  sigprocmask(SIG_BLOCK, &stop, nullptr);
-
+  const StopSignals stop;
   Identity service;
-  int port = 0;
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort(address, credentials(tls_cert, tls_key), &port);
-  builder.RegisterService(&service);
-  builder.SetMaxReceiveMessageSize(-1);
-  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (!server || port == 0) args.fail("cannot listen on " + address);
-  std::printf("listening on 127.0.0.1:%d\n", port);
-  std::fflush(stdout);
-  if (!ready_file.empty() && !write_ready_file(ready_file, port)) args.fail("cannot write " + ready_file);
-  int signal = 0;
-  sigwait(&stop, &signal);
-  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+  serve_grpc(service, address, credentials(tls_cert, tls_key), ready_file, stop);
   return 0;
 }
 
 }  // namespace
 }  // namespace fastserve::bench
 
-int main(int argc, char** argv) { return fastserve::bench::run(argc, argv); }
+int main(int argc, char** argv) { return fastserve::bench::run_tool(fastserve::bench::run, argc, argv); }

@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +11,7 @@
 
 #include "common/args.h"
 #include "common/closed_loop.h"
+#include "common/tool.h"
 #include "inference.grpc.pb.h"
 
 namespace fastserve::bench {
@@ -164,11 +164,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace fastserve::bench
 
-int main(int argc, char** argv) {
-  try {
-    return fastserve::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "grpc_client_cpp: %s\n", error.what());
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return fastserve::bench::run_tool(fastserve::bench::run, argc, argv); }

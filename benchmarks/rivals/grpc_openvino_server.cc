@@ -1,17 +1,13 @@
 // The rival of `mlp`: a gRPC C++ callback server that runs one OpenVINO inference for each request, on the thread that read it.
 // No queue, no batching, one infer request per thread: what a team would write in a day.
-#include <grpcpp/grpcpp.h>
-
-#include <csignal>
-#include <cstdio>
 #include <cstring>
-#include <exception>
-#include <memory>
 #include <openvino/openvino.hpp>
 #include <string>
 
 #include "common/args.h"
-#include "common/process.h"
+#include "common/grpc_serving.h"
+#include "common/openvino_model.h"
+#include "common/tool.h"
 #include "inference.grpc.pb.h"
 
 namespace fastserve::bench {
@@ -29,13 +25,10 @@ Ends on SIGTERM or SIGINT.
 class OneByOne final : public inference::GRPCInferenceService::CallbackService {
  public:
   explicit OneByOne(const std::string& path) {
-    std::shared_ptr<ov::Model> model = core_.read_model(path);
-    ov::PartialShape shape = model->input().get_partial_shape();
-    shape[0] = 1;
-    model->reshape(shape);
-    compiled_ = core_.compile_model(
-        model, "CPU", ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
-        ov::hint::inference_precision(ov::element::f32), ov::num_streams(1), ov::inference_num_threads(1));
+    compiled_ = core_.compile_model(read_with_batch(core_, path, 1), "CPU",
+                                    ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+                                    ov::hint::inference_precision(ov::element::f32), ov::num_streams(1),
+                                    ov::inference_num_threads(1));
     output_ = compiled_.output().get_any_name();
   }
 
@@ -76,16 +69,6 @@ class OneByOne final : public inference::GRPCInferenceService::CallbackService {
   std::string output_;
 };
 
-// Other processes wait for the file, so it appears whole.
-bool write_ready_file(const std::string& path, int port) {
-  const std::string part = path + ".part";
-  std::FILE* file = std::fopen(part.c_str(), "w");
-  if (file == nullptr) return false;
-  std::fprintf(file, "{\"grpc\": \"127.0.0.1:%d\"}\n", port);
-  std::fclose(file);
-  return std::rename(part.c_str(), path.c_str()) == 0;
-}
-
 int run(int argc, char** argv) {
   Args args(argc, argv, kHelp);
   const std::string model = args.text("--model");
@@ -94,34 +77,13 @@ int run(int argc, char** argv) {
   args.finish();
   if (model.empty()) args.fail("want --model (see --help)");
 
-  sigset_t stop;  // blocked before any library starts threads, so that only sigwait() sees them
-  sigemptyset(&stop);
-  sigaddset(&stop, SIGTERM);
-  sigaddset(&stop, SIGINT);
-  sigprocmask(SIG_BLOCK, &stop, nullptr);
-
+  const StopSignals stop;
   OneByOne service(model);
-  int port = 0;
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(&service);
-  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (!server || port == 0) args.fail("cannot listen on " + address);
-  if (!ready_file.empty() && !write_ready_file(ready_file, port)) args.fail("cannot write " + ready_file);
-  int signal = 0;
-  sigwait(&stop, &signal);
-  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+  serve_grpc(service, address, grpc::InsecureServerCredentials(), ready_file, stop);
   return 0;
 }
 
 }  // namespace
 }  // namespace fastserve::bench
 
-int main(int argc, char** argv) {
-  try {
-    return fastserve::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "grpc_openvino_server: %s\n", error.what());
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return fastserve::bench::run_tool(fastserve::bench::run, argc, argv); }

@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -20,6 +19,7 @@
 
 #include "common/args.h"
 #include "common/process.h"
+#include "common/tool.h"
 
 namespace fastserve::bench {
 namespace {
@@ -135,15 +135,6 @@ int listen_on(const std::string& address, int& port) {
   return fd;
 }
 
-bool write_ready_file(const std::string& path, int port) {
-  const std::string part = path + ".part";
-  std::FILE* file = std::fopen(part.c_str(), "w");
-  if (!file) return false;
-  std::fprintf(file, "{\"http\": \"127.0.0.1:%d\"}\n", port);
-  if (std::fclose(file) != 0) return false;
-  return std::rename(part.c_str(), path.c_str()) == 0;
-}
-
 int run(int argc, char** argv) {
   Args args(argc, argv, kHelp);
   const std::string address = args.text("--address", "127.0.0.1:0");
@@ -157,15 +148,11 @@ int run(int argc, char** argv) {
   if (reply_file.empty()) args.fail("want --reply FILE (see --help)");
   if (!pin_to_cpu(cpu)) args.fail("--cpu: cannot pin to CPU " + std::to_string(cpu));
 
-  sigset_t ends;
-  sigemptyset(&ends);
-  sigaddset(&ends, SIGTERM);
-  sigaddset(&ends, SIGINT);
-  sigprocmask(SIG_BLOCK, &ends, nullptr);
+  const StopSignals stop;
   int port = 0;
   const int listener = listen_on(address, port);
-  Echo echo(request_bytes, read_file(reply_file), listener, signalfd(-1, &ends, SFD_CLOEXEC));
-  if (!ready_file.empty() && !write_ready_file(ready_file, port)) fail(ready_file);
+  Echo echo(request_bytes, read_file(reply_file), listener, signalfd(-1, &stop.set(), SFD_CLOEXEC));
+  write_ready_file(ready_file, "http", port);
   std::printf("listening on 127.0.0.1:%d\n", port);
   std::fflush(stdout);
   echo.run();
@@ -175,11 +162,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace fastserve::bench
 
-int main(int argc, char** argv) {
-  try {
-    return fastserve::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "kernel_echo: %s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return fastserve::bench::run_tool(fastserve::bench::run, argc, argv); }

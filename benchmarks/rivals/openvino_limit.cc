@@ -17,8 +17,10 @@
 #include "common/args.h"
 #include "common/json.h"
 #include "common/latency.h"
+#include "common/openvino_model.h"
 #include "common/payload.h"
 #include "common/process.h"
+#include "common/tool.h"
 
 namespace fastserve::bench {
 namespace {
@@ -92,21 +94,6 @@ ov::AnyMap properties(const Options& options, const Args& args) {
   if (options.threads > 0) map.insert(ov::inference_num_threads(static_cast<int>(options.threads)));
   if (!options.cache_dir.empty()) map.insert(ov::cache_dir(options.cache_dir));
   return map;
-}
-
-// The model with its first dimension, of every input, fixed to `batch`.
-std::shared_ptr<ov::Model> read_with_batch(ov::Core& core, const std::string& path, std::int64_t batch) {
-  std::shared_ptr<ov::Model> model = core.read_model(path);
-  std::map<ov::Output<ov::Node>, ov::PartialShape> shapes;
-  for (const auto& input : model->inputs()) {
-    ov::PartialShape shape = input.get_partial_shape();
-    shape[0] = batch;
-    if (shape.is_dynamic())
-      throw std::runtime_error("input " + input.get_any_name() + ": only the batch may be open");
-    shapes[input] = shape;
-  }
-  model->reshape(shapes);
-  return model;
 }
 
 void fill_inputs(ov::InferRequest& request, const ov::CompiledModel& model, std::uint64_t seed) {
@@ -274,11 +261,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace fastserve::bench
 
-int main(int argc, char** argv) {
-  try {
-    return fastserve::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "openvino_limit: %s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return fastserve::bench::run_tool(fastserve::bench::run, argc, argv); }

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
+
+def _shapes() -> Any:
+    """fastserve/svg.py by its path: the simulator runs where the package is not built."""
+    path = Path(__file__).resolve().parents[2] / "python" / "fastserve" / "svg.py"
+    spec = importlib.util.spec_from_file_location("svg", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+svg = _shapes()
 Point = dict[str, Any]
 
 _WIDTH, _HEIGHT = 300, 210  # of a chart
 _MARGIN_X, _MARGIN_Y, _TOP = 70, 62, 76
-_INK, _FAINT, _GRID = "#1f2933", "#616e7c", "#d5dae0"
 # The setting that is the best over the loads of a chart stands for its rule.
 _COLOURS = {
     "fastserve": "#2f6fdb",
@@ -34,18 +48,18 @@ def picture(points: Sequence[Point]) -> str:
     traces = list(dict.fromkeys(trace for _, trace in groups))
     width = _MARGIN_X + len(traces) * (_WIDTH + _MARGIN_X)
     height = _TOP + len(devices) * (_HEIGHT + _MARGIN_Y)
-    parts = [_text(_MARGIN_X, 28, "p99 against throughput, in virtual time", size=17, weight="600")]
+    parts = [svg.text(_MARGIN_X, 28, "p99 against throughput, in virtual time", size=17, weight="600")]
     x = float(_MARGIN_X)
     for name, colour in _COLOURS.items():
-        parts.append(_line(x, 46, x + 18, 46, colour, width=3, dash=_DASHES.get(name, "")))
-        parts.append(_text(x + 23, 50, name))
+        parts.append(svg.line(x, 46, x + 18, 46, colour, width=3, dash=_DASHES.get(name, "")))
+        parts.append(svg.text(x + 23, 50, name))
         x += 50 + 7 * len(name)
     parts.append(
-        _text(
+        svg.text(
             x,
             50,
             "each rule with its best setting for the trace; what BentoML drops at high load is not in its p99",
-            faint=True,
+            colour=svg.FAINT,
         )
     )
     for row, device in enumerate(devices):
@@ -59,15 +73,7 @@ def picture(points: Sequence[Point]) -> str:
                     trace,
                     here,
                 )
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            'font-family="system-ui, Helvetica, Arial, sans-serif">',
-            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-            *parts,
-            "</svg>\n",
-        ]
-    )
+    return str(svg.document(width, height, parts))
 
 
 def _curves(points: Sequence[Point]) -> dict[str, list[Point]]:
@@ -98,19 +104,23 @@ def _chart(left: float, top: float, device: str, trace: str, points: Sequence[Po
         return left + p["served_per_s"] / most * _WIDTH, top + _HEIGHT - min(share, 1.0) * _HEIGHT
 
     title = f"{device}, {'clients in a closed loop' if trace == 'closed' else trace}"
-    parts = [_text(left, top - 8, title, weight="600")]
-    for power in range(math.floor(low_log), math.ceil(low_log + span) + 1):
-        for factor in (1, 2, 5):
-            ms = factor * 10.0**power
-            if low <= ms <= high:
-                y = top + _HEIGHT - (math.log10(ms) - low_log) / span * _HEIGHT
-                parts.append(_line(left, y, left + _WIDTH, y, _GRID))
-                parts.append(_text(left - 6, y + 4, f"{ms:g} ms", anchor="end", faint=True, size=10))
+    parts = [svg.text(left, top - 8, title, weight="600")]
+    decades = range(math.floor(low_log), math.ceil(low_log + span) + 1)
+    for ms in (factor * 10.0**power for power in decades for factor in (1, 2, 5)):
+        if low <= ms <= high:
+            y = top + _HEIGHT - (math.log10(ms) - low_log) / span * _HEIGHT
+            parts.append(svg.line(left, y, left + _WIDTH, y, svg.GRID))
+            parts.append(svg.text(left - 6, y + 4, f"{ms:g} ms", anchor="end", colour=svg.FAINT, size=10))
     for share in (0.0, 0.5, 1.0):
         at = left + share / 1.05 * _WIDTH
         parts.append(
-            _text(
-                at, top + _HEIGHT + 16, f"{share * most / 1.05:,.0f}/s", anchor="middle", faint=True, size=10
+            svg.text(
+                at,
+                top + _HEIGHT + 16,
+                f"{share * most / 1.05:,.0f}/s",
+                anchor="middle",
+                colour=svg.FAINT,
+                size=10,
             )
         )
     for family in reversed(_COLOURS):
@@ -129,26 +139,3 @@ def _chart(left: float, top: float, device: str, trace: str, points: Sequence[Po
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"><title>{escape(words)}</title></circle>'
             )
     return parts
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    anchor: str = "start",
-    size: int = 12,
-    weight: str = "400",
-    faint: bool = False,
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" '
-        f'fill="{_FAINT if faint else _INK}">{escape(text)}</text>'
-    )
-
-
-def _line(
-    x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1, dash: str = ""
-) -> str:
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}"{dashes}/>'

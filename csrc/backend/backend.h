@@ -85,6 +85,9 @@ class LoadedModel {
   virtual std::shared_ptr<HostAllocator> allocator(int /*instance*/) { return nullptr; }
   // CPUs to which the instance's thread is best bound, when the configuration says nothing; empty: anywhere.
   virtual std::span<const int> cpus(int /*instance*/) const { return {}; }
+  // False: the model is a program, and zeros of its signature's shapes need not mean anything to it: it gets no made-up
+  // requests before the first real one, only the warm-up data of its configuration.
+  virtual bool takes_made_up_requests() const { return true; }
   // Loader thread, once, before the first request: the sizes that the warm-up found worth running.
   virtual void warmed(std::span<const std::int64_t> /*rows*/) {}
   // For metadata, `check` and the log: "device", "precision", "streams", ...

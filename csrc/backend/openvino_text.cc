@@ -17,6 +17,9 @@ std::string_view trim(std::string_view text) {
 }  // namespace
 
 std::string openvino_reason(std::string_view what) {
+  // The front ends head a report with words that say nothing; this line of it names the operations.
+  if (const std::size_t found = what.find("No conversion rule found"); found != std::string_view::npos)
+    return std::string(trim(what.substr(found, what.find('\n', found) - found)));
   std::string_view rest = what;
   while (!rest.empty()) {
     const std::size_t end = rest.find('\n');

@@ -35,6 +35,12 @@ void BackendRegistry::add(Backend& backend) {
   backends_.insert_or_assign(std::string(backend.name()), &backend);
 }
 
+void BackendRegistry::add_owned(std::unique_ptr<Backend> backend) {
+  const std::lock_guard lock(mutex_);
+  backends_.insert_or_assign(std::string(backend->name()), backend.get());
+  owned_.push_back(std::move(backend));  // a former one stays: somebody may be loading with it
+}
+
 void BackendRegistry::add_plugin(std::string name, std::string shared_object_path) {
   const std::lock_guard lock(mutex_);
   plugins_.insert_or_assign(std::move(name), std::move(shared_object_path));

@@ -5,6 +5,15 @@
 #include "base/log.h"
 
 namespace fastserve {
+namespace {
+
+bool overlap(std::span<const std::byte> a, std::span<const std::byte> b) {
+  const std::less<const std::byte*> before;
+  return !a.empty() && !b.empty() && before(a.data(), b.data() + b.size()) &&
+         before(b.data(), a.data() + a.size());
+}
+
+}  // namespace
 
 Batch::Batch(const Signature& signature, HostAllocator& allocator)
     : signature_(signature),
@@ -38,7 +47,8 @@ bool Batch::reserve(BatchTensor& tensor, std::size_t bytes) {
 }
 
 // Not for an answer that others may read later (a tap keeps a copy of it): its owner could change it meanwhile. Nor for strings,
-// whose lengths must not change between the look and the walk.
+// whose lengths must not change between the look and the walk. Nor onto an input, which the device may read again: the answer
+// is copied there when it is done.
 std::byte* Batch::destination(std::size_t output, std::size_t bytes) const {
   if (slots_.size() != 1 || run_rows_ != rows_ || signature_.outputs[output].dtype == DType::kBytes)
     return nullptr;
@@ -47,7 +57,8 @@ std::byte* Batch::destination(std::size_t output, std::size_t bytes) const {
   for (std::size_t at = 0; at < request.output_order.size(); ++at) {
     if (request.output_order[at] != static_cast<int>(output)) continue;
     const std::span<std::byte> wanted = request.requested_outputs[at].destination;
-    return wanted.size() >= bytes ? wanted.data() : nullptr;
+    const auto on_it = [&](const TensorView& input) { return overlap(input.data, wanted); };
+    return wanted.size() >= bytes && std::ranges::none_of(request.inputs, on_it) ? wanted.data() : nullptr;
   }
   return nullptr;
 }

@@ -1,5 +1,5 @@
 // Answers that are to be in memory that the request named (RequestedOutput::destination): whatever the device did not write
-// there by itself is copied.
+// there by itself is copied. And the last look at the shared memory that a request used.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 namespace fastserve {
 
 // Any thread, once the response is filled in; again does nothing. An output that does not fit makes the response an
-// INVALID_ARGUMENT, in Triton's words. Returns the bytes that were copied.
+// INVALID_ARGUMENT, in Triton's words; so does a region that was broken meanwhile (memory/region.h), whatever the model made of
+// the zeros there. Returns the bytes that were copied.
 std::uint64_t place_outputs(Request& request);
 
 }  // namespace fastserve

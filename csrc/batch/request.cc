@@ -34,6 +34,7 @@ void Request::reset() {
   shared_inputs.clear();
   inputs_may_change = false;
   keep_alive.clear();
+  regions.clear();
   priority = 0;
   deadline = expires = kNever;
   queue_timeout_ns = 0;

@@ -28,6 +28,7 @@
 namespace fastserve {
 
 class Batch;          // batch/batch.h
+class Region;         // memory/region.h
 class ServedVersion;  // batch/served_version.h
 struct Request;
 
@@ -136,10 +137,12 @@ struct Request : IntakeNode<Request> {
   void* owner = nullptr;        // the submitter's own (session, stream, future); the engine never looks
   std::uint64_t owner_tag = 0;  // likewise (stream id)
 
-  std::vector<SharedInput> shared_inputs;         // inputs whose data a region has
+  std::vector<SharedInput> shared_inputs;  // inputs whose data a region has
   // Inputs stand in memory that another process can write meanwhile: the answer is not kept for others.
   bool inputs_may_change = false;
   std::vector<std::shared_ptr<void>> keep_alive;  // regions that it reads or that its answer is written to
+  // The same of registered ones, found by submit: when one of them turns out to be broken, so is the answer (place_outputs).
+  std::vector<std::shared_ptr<Region>> regions;
 
   ByteBuffer message;  // wire bytes that the views point into
   Scratch scratch;     // what the codec had to materialise

@@ -76,9 +76,12 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ engine of fastserve. Internal: programs use fastserve.Engine.";
   module.attr("version") = FASTSERVE_VERSION;
   fastserve::bind::register_errors(module);
+  fastserve::bind::register_interpreter(module);
   module.def("set_log_sink", &fastserve::bind::use_sink, py::arg("sink"));
   fastserve::bind::register_status(module);
   fastserve::bind::register_engine(module);
   fastserve::bind::register_cpu(module);
-  fastserve::bind::register_async_port(module);
+  fastserve::bind::register_local_server(module);
+  fastserve::bind::register_local_client(module);
+  fastserve::bind::register_port(module);
 }

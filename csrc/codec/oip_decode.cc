@@ -38,6 +38,7 @@ class InferWalk {
  private:
   Status walk_input(std::string_view bytes);
   Status walk_output(std::string_view bytes);
+  Status add_shared(std::size_t index, const SharedPlaceDraft& shared, bool has_contents);
   Status add_dim(TensorView& input, std::int64_t dim);
   Status read_shape(pbf_reader& reader, TensorView& input);
   Status assign_raw();
@@ -102,6 +103,7 @@ Status InferWalk::walk_input(std::string_view bytes) {
   std::string_view datatype;
   std::string_view contents;
   bool has_contents = false;
+  SharedPlaceDraft shared;
   pbf_reader reader(bytes.data(), bytes.size());
   for (; reader.next(); path.at(nullptr)) {
     switch (reader.tag()) {
@@ -123,7 +125,7 @@ Status InferWalk::walk_input(std::string_view bytes) {
         FS_EXPECT_TYPE(reader, kLengthDelimited, path);
         Parameter parameter;
         FS_RETURN_IF_ERROR(read_parameter(text_of(reader.get_view()), path, parameter));
-        FS_RETURN_IF_ERROR(refuse_shared_memory(parameter, path));
+        FS_RETURN_IF_ERROR(read_shared_memory(parameter, path, shared));
         break;
       }
       case input_field::kContents:
@@ -143,10 +145,20 @@ Status InferWalk::walk_input(std::string_view bytes) {
   if (!dtype)
     return bad_field(path, "got \"" + echo(datatype) + "\", want a name such as FP32, INT64 or BYTES");
   input.dtype = *dtype;
+  path.at(nullptr);
+  if (shared.given()) return add_shared(index, shared, has_contents);
   if (!has_contents) return Status::ok();
   if (typed_input_ == FieldPath::kNone) typed_input_ = index;
   path.at("contents");
   return read_contents(contents, *dtype, path, out_.scratch, input.data);
+}
+
+Status InferWalk::add_shared(std::size_t index, const SharedPlaceDraft& shared, bool has_contents) {
+  SharedInput& input = out_.shared_inputs.emplace_back(SharedInput{index, {}});
+  FS_RETURN_IF_ERROR(shared.complete([&] { return path.str(); }, input.place));
+  if (!has_contents) return Status::ok();
+  path.at("contents");
+  return bad_field(path, "got both contents and parameters[\"shared_memory_region\"], want one of them");
 }
 
 Status InferWalk::add_dim(TensorView& input, std::int64_t dim) {
@@ -192,6 +204,7 @@ Status InferWalk::walk_output(std::string_view bytes) {
   }
   path.enter("outputs", index);
   RequestedOutput& output = out_.requested_outputs.emplace_back();
+  SharedPlaceDraft shared;
   pbf_reader reader(bytes.data(), bytes.size());
   for (; reader.next(); path.at(nullptr)) {
     switch (reader.tag()) {
@@ -205,7 +218,7 @@ Status InferWalk::walk_output(std::string_view bytes) {
         FS_EXPECT_TYPE(reader, kLengthDelimited, path);
         Parameter parameter;
         FS_RETURN_IF_ERROR(read_parameter(text_of(reader.get_view()), path, parameter));
-        FS_RETURN_IF_ERROR(refuse_shared_memory(parameter, path));
+        FS_RETURN_IF_ERROR(read_shared_memory(parameter, path, shared));
         if (parameter.name == "classification") {
           FS_RETURN_IF_ERROR(read_classification(parameter, path, output.classification));
         }
@@ -215,7 +228,10 @@ Status InferWalk::walk_output(std::string_view bytes) {
         reader.skip();
     }
   }
-  return Status::ok();
+  if (!shared.given()) return Status::ok();
+  path.at(nullptr);
+  FS_RETURN_IF_ERROR(shared.complete([&] { return path.str(); }, output.shared));
+  return output.classification == 0 ? Status::ok() : classified_and_shared(path.str());
 }
 
 Status InferWalk::assign_raw() {
@@ -227,11 +243,23 @@ Status InferWalk::assign_raw() {
                             "'. inputs[" + std::to_string(typed_input_) + "].contents: got both");
   }
   path.at("raw_input_contents");
-  if (raw_count_ != out_.inputs.size()) {
-    return bad_field(path, "got " + std::to_string(raw_count_) + " entries, want " +
-                               std::to_string(out_.inputs.size()) + " (one per input)");
+  const std::size_t shared = out_.shared_inputs.size();
+  if (raw_count_ != out_.inputs.size() - shared) {
+    return bad_field(
+        path, "got " + std::to_string(raw_count_) + " entries, want " +
+                  std::to_string(out_.inputs.size() - shared) +
+                  (shared == 0 ? " (one per input)" : " (one per input that is not in shared memory)"));
   }
-  for (std::size_t i = 0; i < raw_count_; ++i) out_.inputs[i].data = bytes_of(raw_[i]);
+  // shared_inputs are in the order of inputs.
+  std::size_t next_shared = 0;
+  const std::string_view* raw = raw_.data();
+  for (std::size_t i = 0; i < out_.inputs.size(); ++i) {
+    if (next_shared < shared && out_.shared_inputs[next_shared].input == i) {
+      ++next_shared;
+    } else {
+      out_.inputs[i].data = bytes_of(*raw++);
+    }
+  }
   return Status::ok();
 }
 

@@ -7,6 +7,7 @@
 
 #include "codec/grpc_framing.h"
 #include "codec/oip_infer.h"
+#include "codec/shared_place.h"
 
 namespace fastserve {
 namespace {
@@ -20,6 +21,11 @@ constexpr char kRawOutputContents = 0x32;
 constexpr char kOutputName = 0x0A;
 constexpr char kOutputDatatype = 0x12;
 constexpr char kOutputShape = 0x1A;
+constexpr char kOutputParameter = 0x22;  // a map entry: key 1, value 2
+constexpr char kMapKey = 0x0A;
+constexpr char kMapValue = 0x12;
+constexpr char kInt64Parameter = 0x10;  // of InferParameter; a varint
+constexpr char kStringParameter = 0x1A;
 constexpr char kErrorMessage = 0x0A;   // of ModelStreamInferResponse
 constexpr char kInferResponse = 0x12;  // likewise
 
@@ -53,6 +59,10 @@ class Writer {
     head(tag, text.size());
     bytes(text.data(), text.size());
   }
+  void number(char tag, std::uint64_t value) {
+    *at_++ = tag;
+    varint(value);
+  }
   void bytes(const void* from, std::size_t size) {
     if (size != 0) std::memcpy(at_, from, size);
     at_ += size;
@@ -68,19 +78,65 @@ std::string_view output_name(const OutputTensor& output, const ServedVersion& ve
   return version.signature.outputs[static_cast<std::size_t>(output.index)].name;
 }
 
-std::size_t output_bytes(const OutputTensor& output, const ServedVersion& version) {
-  const std::size_t dims = shape_bytes(output.shape);
-  return optional_bytes(output_name(output, version)) + field_bytes(dtype_name(output.dtype).size()) +
-         (dims == 0 ? 0 : field_bytes(dims));
+// Where the client wanted an output; "" region: in the message.
+const SharedPlace& place_of(const Request& request, std::size_t output) {
+  static constexpr SharedPlace kNone;
+  return output < request.requested_outputs.size() ? request.requested_outputs[output].shared : kNone;
 }
 
-void write_output(const OutputTensor& output, const ServedVersion& version, Writer& w) {
-  w.head(kOutputs, output_bytes(output, version));
+// What goes into the message of it.
+std::span<const std::byte> payload_of(const Response& response, const Request& request, std::size_t output) {
+  return place_of(request, output).region.empty() ? response.outputs[output].data
+                                                  : std::span<const std::byte>();
+}
+
+std::size_t number_entry_bytes(std::string_view key, std::uint64_t value) {
+  return field_bytes(key.size()) + field_bytes(1 + varint_bytes(value));
+}
+std::size_t region_entry_bytes(std::string_view region) {
+  return field_bytes(kSharedRegion.size()) + field_bytes(field_bytes(region.size()));
+}
+
+std::size_t place_bytes(const SharedPlace& place) {
+  if (place.region.empty()) return 0;
+  return field_bytes(region_entry_bytes(place.region)) +
+         field_bytes(number_entry_bytes(kSharedBytes, place.bytes)) +
+         field_bytes(number_entry_bytes(kSharedOffset, place.offset));
+}
+
+void write_number_entry(std::string_view key, std::uint64_t value, Writer& w) {
+  w.head(kOutputParameter, number_entry_bytes(key, value));
+  w.field(kMapKey, key);
+  w.head(kMapValue, 1 + varint_bytes(value));
+  w.number(kInt64Parameter, value);
+}
+
+void write_place(const SharedPlace& place, Writer& w) {
+  if (place.region.empty()) return;
+  w.head(kOutputParameter, region_entry_bytes(place.region));
+  w.field(kMapKey, kSharedRegion);
+  w.head(kMapValue, field_bytes(place.region.size()));
+  w.field(kStringParameter, place.region);
+  write_number_entry(kSharedBytes, place.bytes, w);
+  write_number_entry(kSharedOffset, place.offset, w);
+}
+
+std::size_t output_bytes(const OutputTensor& output, const SharedPlace& place, const ServedVersion& version) {
+  const std::size_t dims = shape_bytes(output.shape);
+  return optional_bytes(output_name(output, version)) + field_bytes(dtype_name(output.dtype).size()) +
+         (dims == 0 ? 0 : field_bytes(dims)) + place_bytes(place);
+}
+
+void write_output(const OutputTensor& output, const SharedPlace& place, const ServedVersion& version,
+                  Writer& w) {
+  w.head(kOutputs, output_bytes(output, place, version));
   w.field(kOutputName, output_name(output, version));
   w.field(kOutputDatatype, dtype_name(output.dtype));
-  if (output.shape.empty()) return;
-  w.head(kOutputShape, shape_bytes(output.shape));
-  for (const std::int64_t d : output.shape.dims()) w.varint(static_cast<std::uint64_t>(d));
+  if (!output.shape.empty()) {
+    w.head(kOutputShape, shape_bytes(output.shape));
+    for (const std::int64_t d : output.shape.dims()) w.varint(static_cast<std::uint64_t>(d));
+  }
+  write_place(place, w);
 }
 
 struct Sizes {
@@ -92,9 +148,11 @@ Sizes measure(const Response& response, const ServedVersion& version, const Requ
   Sizes sizes;
   sizes.message =
       optional_bytes(version.name) + optional_bytes(version.number_text) + optional_bytes(request.id);
-  for (const OutputTensor& output : response.outputs) {
-    sizes.message += field_bytes(output_bytes(output, version)) + field_bytes(output.data.size());
-    if (output.data.size() >= kReferenceBytes) sizes.referenced += output.data.size();
+  for (std::size_t i = 0; i < response.outputs.size(); ++i) {
+    const std::size_t bytes = payload_of(response, request, i).size();
+    sizes.message += field_bytes(output_bytes(response.outputs[i], place_of(request, i), version));
+    sizes.message += field_bytes(bytes);
+    if (bytes >= kReferenceBytes) sizes.referenced += bytes;
   }
   return sizes;
 }
@@ -118,14 +176,17 @@ Status encode(const Response& response, const ServedVersion& version, const Requ
   w.field(kModelVersion, version.number_text);
   w.field(kId, request.id);
   w.bytes(parameter.data(), parameter.size());
-  for (const OutputTensor& output : response.outputs) write_output(output, version, w);
-  for (const OutputTensor& output :
-       response.outputs) {  // one entry each, empty ones too: clients index by position
-    w.head(kRawOutputContents, output.data.size());
-    if (output.data.size() >= kReferenceBytes) {
-      out.external.push_back({static_cast<std::size_t>(w.at() - start), output.data});
+  for (std::size_t i = 0; i < response.outputs.size(); ++i) {
+    write_output(response.outputs[i], place_of(request, i), version, w);
+  }
+  // One entry each, empty ones too: clients index by position.
+  for (std::size_t i = 0; i < response.outputs.size(); ++i) {
+    const std::span<const std::byte> data = payload_of(response, request, i);
+    w.head(kRawOutputContents, data.size());
+    if (data.size() >= kReferenceBytes) {
+      out.external.push_back({static_cast<std::size_t>(w.at() - start), data});
     } else {
-      w.bytes(output.data.data(), output.data.size());
+      w.bytes(data.data(), data.size());
     }
   }
   return Status::ok();

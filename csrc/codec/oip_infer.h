@@ -24,16 +24,18 @@ inline constexpr std::size_t kMaxParameters = 64;  // of one request; others are
 //                                             out.scratch (typed contents, little-endian, BYTES length-prefixed)
 //   requested_outputs                         names and `classification`
 //   priority, queue_timeout_ns                from the parameters `priority` and `timeout` (microseconds)
+//   shared_inputs, requested_outputs[].shared what stands in shared memory, by name; raw_input_contents has no entry for it
 //   parameters                                all others, the last of each name, in wire order
 // `message` outlives the request's use of the views (the front end decodes out.message.span()).
 // Does not look at the model: names, shapes and byte counts are compared with the signature by validate().
 // Never reads outside `message`, whatever it holds. Allocates only when a vector of `out` grows or contents are typed.
-// Errors: INVALID_ARGUMENT, or UNIMPLEMENTED for shared-memory parameters, with a field path:
+// Errors: INVALID_ARGUMENT with a field path:
 // `inputs[2].shape: got rank 17, want 16 or fewer`. `out` is then half filled: reset it.
 Status decode_model_infer(std::span<const std::byte> message, Request& out);
 
 // Appends a ModelInferResponse with its gRPC prefix to `out` (cleared before): the version's name and number, the request's
-// id, and per output of `response` (status OK) name, datatype, shape and one raw_output_contents entry, in order.
+// id, and per output of `response` (status OK) name, datatype, shape and one raw_output_contents entry, in order; of an output in
+// shared memory the entry is empty, and region, size and offset are sent back as parameters.
 // Tensors of kReferenceBytes and more are referenced, not copied: when out.needs_keep(), give it what keeps them
 // (response.batch in a shared_ptr) before sending.
 // Error: INVALID_ARGUMENT when the message would pass INT32_MAX bytes, the largest that protobuf can take. `out` is then empty.

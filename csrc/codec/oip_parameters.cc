@@ -17,6 +17,10 @@ Status wrong_kind(std::string_view name, std::string_view want) {  // Triton's w
                           std::string(want));
 }
 
+Status field_of_kind(const std::string& field, std::string_view name, std::string_view want) {
+  return invalid_argument(wrong_kind(name, want).message() + ". " + field + ": got another kind");
+}
+
 // The value of an integer parameter; an unsigned one above INT64_MAX saturates (every range below is smaller).
 std::optional<std::int64_t> integer(const Parameter& p) {
   if (const auto* i = std::get_if<std::int64_t>(&p.value)) return *i;
@@ -139,10 +143,30 @@ Status set_request_parameter(const Parameter& parameter, Request& out) {
   return Status::ok();
 }
 
-Status refuse_shared_memory(const Parameter& parameter, const FieldPath& path) {
+Status read_shared_memory(const Parameter& parameter, const FieldPath& path, SharedPlaceDraft& out) {
   if (!parameter.name.starts_with("shared_memory_")) return Status::ok();
-  return unimplemented(path.str() + "[\"" + echo(parameter.name) +
-                       "\"]: shared memory is not enabled on this server");
+  const auto field = [&] { return path.str() + "[\"" + echo(parameter.name) + "\"]"; };
+  if (parameter.name == kSharedRegion) {
+    const auto* region = std::get_if<std::string_view>(&parameter.value);
+    if (region == nullptr) return field_of_kind(field(), parameter.name, "string_param");
+    out.region = *region;
+    return Status::ok();
+  }
+  if (parameter.name != kSharedBytes && parameter.name != kSharedOffset) {
+    return invalid_argument(field() + ": unknown, want shared_memory_region, _byte_size or _offset");
+  }
+  std::optional<std::uint64_t>& number = parameter.name == kSharedBytes ? out.bytes : out.offset;
+  if (const auto* unsigned_value = std::get_if<std::uint64_t>(&parameter.value)) {
+    number = *unsigned_value;
+    return Status::ok();
+  }
+  const auto* value = std::get_if<std::int64_t>(&parameter.value);
+  if (value == nullptr) return field_of_kind(field(), parameter.name, "int64_param");
+  if (*value < 0) {
+    return invalid_argument(field() + ": got " + std::to_string(*value) + ", want 0 or more bytes");
+  }
+  number = static_cast<std::uint64_t>(*value);
+  return Status::ok();
 }
 
 Status read_classification(const Parameter& parameter, const FieldPath& path, std::int64_t& out) {

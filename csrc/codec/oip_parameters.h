@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "batch/request.h"
 #include "codec/oip_wire.h"
+#include "codec/shared_place.h"
 
 namespace fastserve {
 
@@ -16,8 +17,9 @@ Status read_parameter(std::string_view entry, const FieldPath& path, Parameter& 
 // Errors: INVALID_ARGUMENT for a wrong kind or range, a reserved name, more than kMaxParameters.
 Status set_request_parameter(const Parameter& parameter, Request& out);
 
-// Parameters of an input or output that place it in shared memory: UNIMPLEMENTED. Others: OK.
-Status refuse_shared_memory(const Parameter& parameter, const FieldPath& path);
+// Parameters of an input or output that place it in shared memory go to `out`; others are left alone. INVALID_ARGUMENT: a wrong
+// kind or range, and names that begin with shared_memory_ and are none of the three.
+Status read_shared_memory(const Parameter& parameter, const FieldPath& path, SharedPlaceDraft& out);
 
 // `classification` of a requested output: k > 0.
 Status read_classification(const Parameter& parameter, const FieldPath& path, std::int64_t& out);

@@ -159,7 +159,7 @@ class RestDecoder {
     if (key == "parameters") {
       if (!first_time(draft.seen, kParameters)) return twice(draft.field() + ".parameters");
       return read_input_parameters(
-          reader_, [&] { return draft.field(); }, draft.parameters);
+          reader_, [&] { return draft.field(); }, out_.scratch, draft.parameters);
     }
     if (key == "data")
       return first_time(draft.seen, kData) ? read_data(draft) : twice(draft.field() + ".data");
@@ -219,6 +219,7 @@ class RestDecoder {
       if ((draft.seen & bit) == 0) return invalid_argument(draft.field() + "." + name + ": missing");
     }
     const bool data = (draft.seen & kData) != 0;
+    if (draft.parameters.shared.given()) return take_shared(draft, data);
     if (const auto size = draft.parameters.binary_data_size) {
       if (data) {
         return invalid_argument(draft.field() +
@@ -234,6 +235,14 @@ class RestDecoder {
     FS_RETURN_IF_ERROR(read_json_tensor(reader_, out_.scratch, draft.view));
     reader_.rewind(behind);
     return Status::ok();
+  }
+
+  Status take_shared(const Draft& draft, bool data) {
+    SharedInput& shared = out_.shared_inputs.emplace_back(SharedInput{draft.position, {}});
+    FS_RETURN_IF_ERROR(draft.parameters.shared.complete([&] { return draft.field(); }, shared.place));
+    if (!data && !draft.parameters.binary_data_size) return Status::ok();
+    return invalid_argument(draft.field() + ": got both " + (data ? "data" : "parameters.binary_data_size") +
+                            " and parameters.shared_memory_region, want one of them");
   }
 
   Status take_binary(Draft& draft, std::int64_t size) {
@@ -284,14 +293,16 @@ class RestDecoder {
         FS_RETURN_IF_ERROR(read_text([&] { return field() + ".name"; }, output.name));
       } else if (key.raw == "parameters") {
         if (!first_time(seen, kParameters)) return twice(field() + ".parameters");
-        FS_RETURN_IF_ERROR(read_output_parameters(reader_, field, parameters));
+        FS_RETURN_IF_ERROR(read_output_parameters(reader_, field, out_.scratch, parameters));
       } else {
         reader_.skip_value();
       }
     }
     FS_RETURN_IF_ERROR(reader_.status());
     if ((seen & kName) == 0) return invalid_argument(field() + ".name: missing");
+    FS_RETURN_IF_ERROR(parameters.shared.complete(field, output.shared));
     output.classification = parameters.classification;
+    if (output.classification != 0 && !output.shared.region.empty()) return classified_and_shared(field());
     output.binary = parameters.binary_data.value_or(false);
     if (parameters.binary_data) chosen_ |= std::uint64_t{1} << out_.requested_outputs.size();
     out_.requested_outputs.push_back(output);

@@ -5,6 +5,7 @@
 #include "codec/json_writer.h"
 #include "codec/rest_infer.h"
 #include "codec/rest_parameters.h"
+#include "codec/shared_place.h"
 
 namespace fastserve {
 namespace {
@@ -42,7 +43,12 @@ class RestEncoder {
   const RequestedOutput* requested(std::size_t i) const {
     return i < request_.requested_outputs.size() ? &request_.requested_outputs[i] : nullptr;
   }
+  bool in_shared_memory(std::size_t i) const {
+    const RequestedOutput* asked = requested(i);
+    return asked != nullptr && !asked->shared.region.empty();
+  }
   bool binary(std::size_t i) const {
+    if (in_shared_memory(i)) return false;
     const RequestedOutput* asked = requested(i);
     return asked != nullptr ? asked->binary : all_binary_;
   }
@@ -62,7 +68,9 @@ class RestEncoder {
     json_.begin_array();
     for (const std::int64_t dim : output.shape.dims()) json_.integer(dim);
     json_.end_array();
-    if (binary(i)) {
+    if (in_shared_memory(i)) {
+      write_place(requested(i)->shared);
+    } else if (binary(i)) {
       json_.key("parameters");
       json_.begin_object();
       json_.key("binary_data_size");
@@ -74,6 +82,18 @@ class RestEncoder {
     }
     json_.end_object();
     return Status::ok();
+  }
+
+  void write_place(const SharedPlace& place) {
+    json_.key("parameters");
+    json_.begin_object();
+    json_.key(kSharedRegion);
+    json_.string(place.region);
+    json_.key(kSharedBytes);
+    json_.unsigned_integer(place.bytes);
+    json_.key(kSharedOffset);
+    json_.unsigned_integer(place.offset);
+    json_.end_object();
   }
 
   Status write_data(std::size_t i) {

@@ -37,7 +37,8 @@ enum class RestForm : std::uint8_t {
 // Flat data or data nested exactly as the shape says. NaN, a BOM, duplicate keys and trailing bytes are errors; unknown
 // keys are skipped.
 // Errors: INVALID_ARGUMENT, syntax errors with byte, line and column, others with the field and the value:
-// `inputs["x"].data[5]: got 300, want 0..255 for UINT8`. UNIMPLEMENTED: shared memory.
+// `inputs["x"].data[5]: got 300, want 0..255 for UINT8`. What stands in shared memory is named in out.shared_inputs and
+// requested_outputs[].shared.
 // The request parameter binary_data_output stays in out.parameters for encode_rest_infer.
 Status decode_rest_infer(std::span<const std::byte> body, std::optional<std::string_view> header_length,
                          Request& out, RestForm& form);
@@ -59,7 +60,8 @@ struct RestHead {
 // Encodes response.outputs into `out` (cleared before): JSON with flat data, then the binary outputs in order (those of
 // kReferenceBytes and more by reference: when out.needs_keep(), give it what keeps them, response.batch in a shared_ptr).
 // Names come from version.signature; which outputs are binary from request.requested_outputs (same order as
-// response.outputs) and the parameter binary_data_output; an explicit binary_data on an output wins.
+// response.outputs) and the parameter binary_data_output; an explicit binary_data on an output wins. Outputs in shared memory
+// have no data; region, size and offset are sent back.
 // response.status must be OK. NaN and infinities in JSON: see JsonWriter::number.
 // Errors leave `out` empty: INVALID_ARGUMENT for FP16 and BF16 as JSON and for BYTES that are not UTF-8 as JSON (both say
 // to ask for binary data), INTERNAL when a BYTES output is malformed. Classification is done before: classification.h.

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view kReservedPrefix = "triton_";
 
-bool is_shared_memory(std::string_view name) { return name.starts_with("shared_memory_"); }
+constexpr std::string_view kSharedPrefix = "shared_memory_";
 
 std::string parameter_field(const std::string& owner, std::string_view name) {
   return owner + (owner.empty() ? "" : ".") + "parameters[\"" + std::string(excerpt(name)) + "\"]";
@@ -127,6 +127,31 @@ Status each_parameter(JsonReader& reader, OwnerPath owner, Read read) {
   return reader.status();
 }
 
+Status read_shared_memory(JsonReader& reader, OwnerPath field, std::string_view name, Scratch& scratch,
+                          SharedPlaceDraft& out) {
+  if (name == kSharedRegion) {
+    if (out.region) return duplicate_key(field());
+    if (reader.peek() != JsonReader::Kind::kString) return wrong_value(reader, field(), "a string");
+    JsonString text;
+    if (reader.read_string(text)) out.region = JsonReader::decode(text, scratch);
+    return reader.status();
+  }
+  if (name != kSharedBytes && name != kSharedOffset) {
+    return invalid_argument(field() + ": unknown, want shared_memory_region, _byte_size or _offset");
+  }
+  std::optional<std::uint64_t>& number = name == kSharedBytes ? out.bytes : out.offset;
+  if (number) return duplicate_key(field());
+  if (reader.peek() != JsonReader::Kind::kNumber) {
+    return wrong_value(reader, field(), "a whole number of 0 or more bytes");
+  }
+  JsonNumber value;
+  if (!reader.read_number(value)) return reader.status();
+  number = value.as_uint64();
+  if (number) return Status::ok();
+  return invalid_argument(field() + ": got " + std::string(value.text) +
+                          ", want a whole number of 0 or more bytes");
+}
+
 bool has_parameter(const Request& request, std::string_view name) {
   return std::ranges::any_of(request.parameters, [&](const Parameter& p) { return p.name == name; });
 }
@@ -147,11 +172,13 @@ Status read_request_parameters(JsonReader& reader, Request& out) {
       });
 }
 
-Status read_input_parameters(JsonReader& reader, OwnerPath owner, RestInputParameters& out) {
+Status read_input_parameters(JsonReader& reader, OwnerPath owner, Scratch& scratch,
+                             RestInputParameters& out) {
   return each_parameter(reader, owner, [&](const JsonString& key) {
     const auto field = [&] { return parameter_field(owner(), key.raw); };
-    if (is_shared_memory(key.raw))
-      return unimplemented(field() + ": shared memory over REST is not supported yet");
+    if (key.raw.starts_with(kSharedPrefix)) {
+      return read_shared_memory(reader, field, key.raw, scratch, out.shared);
+    }
     if (key.raw != "binary_data_size") {
       reader.skip_value();
       return reader.status();
@@ -162,12 +189,14 @@ Status read_input_parameters(JsonReader& reader, OwnerPath owner, RestInputParam
   });
 }
 
-Status read_output_parameters(JsonReader& reader, OwnerPath owner, RestOutputParameters& out) {
+Status read_output_parameters(JsonReader& reader, OwnerPath owner, Scratch& scratch,
+                              RestOutputParameters& out) {
   bool classified = false;
   return each_parameter(reader, owner, [&](const JsonString& key) {
     const auto field = [&] { return parameter_field(owner(), key.raw); };
-    if (is_shared_memory(key.raw))
-      return unimplemented(field() + ": shared memory over REST is not supported yet");
+    if (key.raw.starts_with(kSharedPrefix)) {
+      return read_shared_memory(reader, field, key.raw, scratch, out.shared);
+    }
     if (key.raw == "binary_data") {
       if (out.binary_data) return duplicate_key(field());
       return read_boolean(reader, field, out.binary_data.emplace(false));

@@ -8,6 +8,8 @@
 #include "base/status.h"
 #include "batch/request.h"
 #include "codec/json_reader.h"
+#include "codec/shared_place.h"
+#include "memory/scratch.h"
 
 namespace fastserve {
 
@@ -32,15 +34,18 @@ class OwnerPath {
 
 struct RestInputParameters {
   std::optional<std::int64_t> binary_data_size;  // >= 0
+  SharedPlaceDraft shared;
 };
-// Unknown parameters are skipped, shared memory is UNIMPLEMENTED.
-Status read_input_parameters(JsonReader& reader, OwnerPath owner, RestInputParameters& out);
+// Unknown parameters are skipped. A region's name is decoded into `scratch`.
+Status read_input_parameters(JsonReader& reader, OwnerPath owner, Scratch& scratch, RestInputParameters& out);
 
 struct RestOutputParameters {
   std::optional<bool> binary_data;
   std::int64_t classification = 0;
+  SharedPlaceDraft shared;
 };
-Status read_output_parameters(JsonReader& reader, OwnerPath owner, RestOutputParameters& out);
+Status read_output_parameters(JsonReader& reader, OwnerPath owner, Scratch& scratch,
+                              RestOutputParameters& out);
 
 // The request's binary_data_output.
 bool wants_binary_output(const Request& request);

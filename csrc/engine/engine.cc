@@ -19,6 +19,8 @@ BackendRegistry& Engine::backends() { return impl_->registry; }
 
 Tracer& Engine::tracer() { return impl_->tracer; }
 
+RegionTable& Engine::regions() { return impl_->regions; }
+
 bool Engine::drain(Nanos drain_ns) {
   const Nanos until = deadline_in(drain_ns);
   std::vector<std::shared_ptr<ModelVersion>> admitted;

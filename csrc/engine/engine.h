@@ -23,6 +23,7 @@
 
 namespace fastserve {
 
+class RegionTable;
 class Tracer;
 
 // Count and total nanoseconds of a stage, as Triton's statistics extension has them.
@@ -107,7 +108,8 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   BackendRegistry& backends();
-  Tracer& tracer();  // engine/trace.h
+  Tracer& tracer();        // engine/trace.h
+  RegionTable& regions();  // memory/region_table.h: named shared memory of clients, off until allow()
 
   // Blocks: load -> warm up every bucket -> publish. On error the version's state is FAILED with the reason and whatever
   // served before serves on. Loading a version that is READY replaces it (the old one is drained after the new one is
@@ -162,6 +164,13 @@ class Submitter {
   // (no thread hop). request.completions must be a kFutex queue used by nobody else meanwhile. Returns the final response
   // (== &request.response), or the error of submit.
   Result<Response*> infer(Request& request);
+
+  // The same in parts, for a caller that has to look up from its wait, or holds a lock that it lets go for long runs only.
+  // OK: submitted. kNever: an instance's thread has it, or it is answered already. Else an idle instance was claimed, and
+  // exactly one of the next two must follow: it would run on this thread for about so long (0: not known).
+  Result<Nanos> begin_infer(Request& request);
+  void run_begun();          // on this thread; the request may still wait for company afterwards
+  void leave_to_instance();  // on the instance's own
 
  private:
   struct Impl;

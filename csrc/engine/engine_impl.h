@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/response_cache.h"
 #include "engine/trace.h"
+#include "memory/region_table.h"
 #include "model/model_version.h"
 #include "model/version_table.h"
 #include "sched/expiry_timer.h"
@@ -35,6 +36,7 @@ struct Engine::Impl {
   const EngineOptions options;
   BackendRegistry registry;
   ExpiryTimer timer;
+  RegionTable regions;
   RateLimiter limiter;  // outlives the instances of `models`
   Tracer tracer;
   const std::unique_ptr<ResponseCache> cache;  // nullptr: no answers are kept. Outlives the versions

@@ -118,9 +118,10 @@ void for_each_input(const Request& request, F f) {
 }  // namespace
 
 bool cacheable(const Request& request) {
-  return !request.inputs_may_change && std::ranges::none_of(request.parameters, [](const Parameter& parameter) {
-    return parameter.name.starts_with("sequence_") && !no_sequence(parameter);
-  });
+  return !request.inputs_may_change &&
+         std::ranges::none_of(request.parameters, [](const Parameter& parameter) {
+           return parameter.name.starts_with("sequence_") && !no_sequence(parameter);
+         });
 }
 
 RequestKey::RequestKey(const Request& request) : request_(request), head_(thread_head()) {

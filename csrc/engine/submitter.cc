@@ -1,8 +1,10 @@
 // The hot path: resolve -> validate -> admit -> queue.
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "engine/engine_impl.h"
+#include "engine/shared_places.h"
 #include "engine/split_request.h"
 
 namespace fastserve {
@@ -44,6 +46,11 @@ struct Submitter::Impl {
   std::shared_ptr<const VersionTable> table;  // keeps the versions in owed_rings alive (as shells)
   std::vector<ModelVersion*> owed_rings;
   bool refusal_counted = false;
+  struct Begun {
+    ModelVersion* version = nullptr;
+    Instance* instance = nullptr;  // claimed
+  };
+  Begun begun;
 
   void refresh() {
     flush();
@@ -75,7 +82,8 @@ struct Submitter::Impl {
     }
   }
 
-  static Status prepare(ModelVersion& version, Request& request) {
+  Status prepare(ModelVersion& version, Request& request) const {
+    FS_RETURN_IF_ERROR(find_shared_places(engine.regions, request));
     request.input_order.resize(version.signature.inputs.size());
     FS_ASSIGN_OR_RETURN(request.rows,
                         validate(version.signature, version.name, request.inputs, request.input_order));
@@ -168,16 +176,8 @@ Result<Response*> Submitter::infer(Request& request) {
   if (request.completions == nullptr || request.completions->wake() != CompletionQueue::Wake::kFutex) {
     return invalid_argument("completions: infer wants a queue of kind kFutex");
   }
-  ModelVersion* version = nullptr;
-  bool owes_ring = false;
-  FS_RETURN_IF_ERROR(impl_->submit(request, version, owes_ring));
-  Instance* const instance = version == nullptr ? nullptr : version->claim_idle();
-  if (instance != nullptr) {
-    instance->run_claimed();
-  } else if (owes_ring) {
-    version->queue().ring();
-  }
-  impl_->flush();  // of earlier submits
+  FS_ASSIGN_OR_RETURN(const Nanos expected, begin_infer(request));
+  if (expected != kNever) run_begun();
   for (;;) {
     for (Response* response = request.completions->wait(kNever); response != nullptr;
          response = response->next_in_intake) {
@@ -186,6 +186,26 @@ Result<Response*> Submitter::infer(Request& request) {
       return response;
     }
   }
+}
+
+Result<Nanos> Submitter::begin_infer(Request& request) {
+  ModelVersion* version = nullptr;
+  bool owes_ring = false;
+  FS_RETURN_IF_ERROR(impl_->submit(request, version, owes_ring));
+  Instance* const instance = version == nullptr ? nullptr : version->claim_idle();
+  if (instance == nullptr && owes_ring) version->queue().ring();
+  impl_->flush();  // of earlier submits
+  if (instance == nullptr) return kNever;
+  impl_->begun = {version, instance};
+  return instance->cost().expected_ns(instance->run_rows(request.rows));
+}
+
+void Submitter::run_begun() { std::exchange(impl_->begun, {}).instance->run_claimed(); }
+
+void Submitter::leave_to_instance() {
+  const auto begun = std::exchange(impl_->begun, {});
+  begun.instance->unclaim();
+  begun.version->queue().ring();
 }
 
 }  // namespace fastserve

@@ -110,7 +110,9 @@ Status ModelVersion::load_contents(Backend& backend, const Progress& progress) {
   FS_RETURN_IF_ERROR(adopt(std::move(model)));
   FS_RETURN_IF_ERROR(make_instances());
   enter(VersionState::kWarming);
-  FS_RETURN_IF_ERROR(warm_up(signature, !model_->pads(), buckets_, instances_.all(), progress));
+  if (model_->takes_made_up_requests()) {
+    FS_RETURN_IF_ERROR(warm_up(signature, !model_->pads(), buckets_, instances_.all(), progress));
+  }
   model_->warmed(buckets_);
   FS_RETURN_IF_ERROR(run_warm_up_samples(signature, name, spec_.warm_up, instances_.all(), progress));
   queue_->prepare(buckets_, model_->pads());

@@ -35,7 +35,7 @@ struct InstanceSetup {
   std::string name = "0";      // as `explain` shows it
   std::vector<int> cpus;       // its thread stays there, and no other runs its batches; empty: anywhere
   OrderGate* order = nullptr;  // the version's, when it preserves the order; made with Instance::send_in_turn
-  std::unique_ptr<RateLimiter::Seat> seat;  // nullptr: it needs no resources
+  std::unique_ptr<RateLimiter::Seat> seat;   // nullptr: it needs no resources
   std::shared_ptr<HostAllocator> allocator;  // of its batches' buffers; nullptr: the one given beside it
 };
 
@@ -58,8 +58,9 @@ class Instance final : private RateLimiter::Sitter {
   // system's size, which is only reserved.
   Status start_thread(const std::string& name, std::size_t stack_bytes = 0);
 
-  // --- callers of infer: claims the instance when it runs nothing; then run_claimed must follow.
+  // --- callers of infer: claims the instance when it runs nothing; then run_claimed or unclaim must follow.
   bool try_claim_idle();
+  void unclaim();                       // leaves what waits to its own thread
   void run_claimed();                   // pulls and starts one batch, gives the claim back
   void run_claimed_until(Nanos until);  // the same with all that waits, as long as it lasts
   bool starts_promptly() const { return backend_->starts_promptly(); }
@@ -95,6 +96,8 @@ class Instance final : private RateLimiter::Sitter {
   BatchTimes settle_all(Batch& batch, Nanos now);
   void send_held();
   bool settle(Request& request, const Batch& batch, Nanos now, BatchCount& count);
+
+  static constinit thread_local const Instance* starting_;  // inside whose start() this thread is
 
   ModelQueue& queue_;
   const std::unique_ptr<BackendInstance> backend_;

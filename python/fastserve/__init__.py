@@ -14,7 +14,20 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from fastserve.engine import Engine, Model, Tensor
+    from fastserve.engine import (
+        Array,
+        BackendLoad,
+        BackendModel,
+        Batch,
+        Engine,
+        InferFuture,
+        Inputs,
+        Model,
+        Outputs,
+        SupportsDLPack,
+        Tensor,
+        Wanted,
+    )
     from fastserve.errors import (
         AlreadyExists,
         Cancelled,
@@ -31,27 +44,38 @@ if _TYPE_CHECKING:
         Unavailable,
         Unimplemented,
     )
+    from fastserve.server.embedded import Server
 
     __version__: str
 
 __all__ = [
     "AlreadyExists",
+    "Array",
+    "BackendLoad",
+    "BackendModel",
+    "Batch",
     "Cancelled",
     "DeadlineExceeded",
     "Engine",
     "FailedPrecondition",
     "FastserveError",
+    "InferFuture",
+    "Inputs",
     "Internal",
     "InvalidArgument",
     "Model",
     "NotFound",
     "OutOfRange",
+    "Outputs",
     "PermissionDenied",
     "ResourceExhausted",
+    "Server",
+    "SupportsDLPack",
     "Tensor",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Wanted",
     "__version__",
 ]
 
@@ -63,12 +87,18 @@ def __getattr__(name: str) -> object:
     elif name in {"engine", "errors"}:
         return _import_module(f"fastserve.{name}")
     elif name in __all__:
-        module = "engine" if name in {"Engine", "Model", "Tensor"} else "errors"
-        value = getattr(_import_module(f"fastserve.{module}"), name)
+        value = getattr(_import_module(_module_of(name)), name)
     else:
         raise AttributeError(f"module 'fastserve' has no attribute '{name}'")
     globals()[name] = value
     return value
+
+
+def _module_of(name: str) -> str:
+    if name == "Server":
+        return "fastserve.server.embedded"  # needs what the extra [server] installs
+    errors = _import_module("fastserve.errors")
+    return "fastserve.errors" if hasattr(errors, name) else "fastserve.engine"
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,6 @@ installs it. Codes are gRPC's numbers. Calls that block release the interpreter 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
-import numpy as np
 import numpy.typing as npt
 
 version: str  # of the extension; equals the package's
@@ -23,12 +22,28 @@ def cpu_threads() -> int: ...
 def set_tuning(*, at_load: bool, cache_directory: str) -> None:
     """For the process, loads that begin later. `cache_directory` "": nothing is kept."""
 
+def install_sigbus_guard() -> None:
+    """For the process: shared memory that a client cuts off is then read as zeros, and its region is broken; without it the
+    process ends. Other SIGBUS go to the handler that was there before."""
+
 class TensorSpec:
     name: str
     datatype: str  # OIP name: "FP32", "BYTES"
     shape: list[int]  # with the batch dimension (-1) in front when the model batches
     optional: bool
     def __init__(self, name: str, datatype: str, shape: Sequence[int], optional: bool = False) -> None: ...
+
+class WorkerReport:
+    """One instance of a model that runs in a process of its own (csrc/backend/worker_supervisor.h)."""
+
+    model: str
+    version: int
+    instance: str
+    state: str  # STARTING UP WAITING STOPPING ENDED
+    pid: int  # -1: there is none now
+    restarts: int
+    serves: bool  # it takes batches: it is up, or its first restart is under way
+    last_death: str  # why the last process ended; "" = none did
 
 class QueuePolicy:
     """csrc/batch/scheduling.h; times in microseconds, 0 = none."""
@@ -239,6 +254,14 @@ class ResponseCacheTotals(TypedDict):
     evictions: int  # for want of room
     too_large: int  # answers that were not kept, because they are larger than the cache
 
+class SharedMemoryTotals(TypedDict):
+    allowed: bool
+    registered: int
+    broken: int  # of the registered: their owner truncated them
+    regions: int  # mapped: registered, or unregistered and still used by requests
+    bytes: int  # of these
+    refused: int  # registrations, for whatever reason
+
 class Scheduling(TypedDict):
     model: str
     version: int
@@ -284,6 +307,11 @@ class Engine:
         """`rate_resources`: what there is of the rate limiter's resources: name, count, device (-1: every one); None: no
         rate limiter."""
     def add_plugin(self, backend: str, shared_object_path: str) -> None: ...
+    def use_workers(
+        self, refusals: Mapping[str, str], command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """Backends whose models run in processes that `command` starts: {name: "" or why none of them is loaded}."""
+    def workers(self) -> list[WorkerReport]: ...
     def load(self, spec: LoadSpec, progress: Callable[[float, str], None] | None = None) -> None: ...
     def unload(self, model: str, version: int, drain_seconds: float | None = None) -> None: ...
     def drain(self, seconds: float | None = None) -> bool: ...
@@ -308,36 +336,177 @@ class Engine:
 
     def response_cache(self) -> ResponseCacheTotals:
         """Of the cache that all models share; all 0 when there is none (`response_cache_bytes` 0)."""
+    def allow_client_shared_memory(
+        self, *, regions: int = 1024, bytes: int = 1 << 34, copied_bytes: int = 1 << 26
+    ) -> None:
+        """Requests may name registered regions from now on. Limits: regions and their bytes, registered or still used; bytes
+        of the BYTES inputs of one request, which are copied."""
+    def register_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """csrc/memory/region_table.h; `key` as for shm_open. Raises ALREADY_EXISTS, INVALID_ARGUMENT, RESOURCE_EXHAUSTED."""
+    def unregister_region(self, name: str) -> None:
+        """Requests that use it finish with it. Nothing happens when there is none."""
+    def unregister_regions(self) -> None: ...
+    def shared_memory_regions(self) -> list[tuple[str, str, int, int]]:
+        """(name, key, offset, bytes) of each, by name."""
+    def shared_memory(self) -> SharedMemoryTotals: ...
     traces_dropped: int  # because nobody took them (16384 are kept)
+    is_used: bool  # also after close: by calls of other threads
+    is_forked: bool  # this process was forked from the one that made it
+    def shut_down(self) -> None:
+        """As close; what waits is answered UNAVAILABLE."""
+    def add_python_backend(
+        self,
+        name: str,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        max_batch_rows: int,
+        make: Callable[..., object],
+    ) -> None: ...
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, npt.NDArray[Any]],
-        version: str = "",
-        outputs: Sequence[str] = (),
-        request_id: str = "",
-        priority: int = 0,
-        timeout_seconds: float | None = None,
+        inputs: object,
+        version: int | None,
+        outputs: object,
+        request_id: str,
+        priority: int,
+        timeout_seconds: float | None,
+        /,
     ) -> dict[str, npt.NDArray[Any]]: ...
 
-class AsyncPort:
-    """Submissions whose results are collected in bursts: watch `fd`, then call `take()`. One thread."""
+class Port:
+    """Submissions whose results are collected in bursts: watch `fd` or `wait()`, then `take()` or `resolve()`."""
 
-    fd: int
+    fd: int  # -1 when closed
+    in_flight: int
     def __init__(self, engine: Engine) -> None: ...
     def submit(
         self,
         tag: object,
         model: str,
-        inputs: Mapping[str, npt.NDArray[Any]],
-        version: str = "",
-        outputs: Sequence[str] = (),
-        request_id: str = "",
-        priority: int = 0,
-        timeout_seconds: float | None = None,
-    ) -> None:
-        """Raises at once what submit refuses; else `tag` comes back from take() with the result. Call flush() after a burst."""
+        inputs: object,
+        version: int | None,
+        outputs: object,
+        request_id: str,
+        priority: int,
+        timeout_seconds: float | None,
+        /,
+    ) -> int:
+        """Raises at once what submit refuses; else `tag` comes back with the result. Call flush() after a burst. Returns the
+        number that cancel() wants."""
 
     def flush(self) -> None: ...
-    def take(self) -> list[tuple[object, dict[str, npt.NDArray[np.generic]] | None, Exception | None]]: ...
+    def cancel(self, number: int, tag: object) -> bool: ...
+    def cancel_all(self) -> None:
+        """And takes nothing more."""
+
+    def take(self) -> list[tuple[object, dict[str, npt.NDArray[Any]] | None, Exception | None]]: ...
+    def resolve(self) -> None:
+        """As take; tags are asyncio futures, and get their results here."""
+
+    def wait(self, most_ms: int = -1) -> None:
+        """Blocks until there is something to take, wake() or close() was called, or the time passed; handles signals on the main
+        thread."""
+
+    def wake(self) -> None: ...
+    def close(self) -> None:
+        """Waits for what is out and drops it."""
+
+def end_of_interpreter() -> None:
+    """At exit, when engines are closed: threads that are still in native code do not come back to Python."""
+
+class LocalStatistics(TypedDict):
+    connections: int  # open now
+    accepted: int
+    connections_refused: int
+    connections_broken: int  # ended by us
+    regions: int  # mapped now
+    region_bytes: int
+    open_calls: int
+    requests: int
+    doorbells: int
+    wakes: int
+    requests_refused: dict[str, int]  # by name of the status code
+
+class LocalServer:
+    """The local transport's front end (csrc/frontend/local_server.h), a thread of its own. Keeps the engine alive until
+    close()."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_connections: int = 256,
+        max_cells: int = 1024,
+        max_regions: int = 64,
+        max_region_bytes: int = 1 << 30,
+        max_total_region_bytes: int = 1 << 32,
+        max_models: int = 256,
+        max_string_bytes: int = 1 << 26,
+        handshake_timeout_s: float = 5.0,
+        uids: Sequence[int] = (),
+    ) -> None: ...
+    def listen(self, fd: int) -> None:
+        """A listening SOCK_SEQPACKET socket, duplicated."""
+    def stop_listening(self) -> None: ...
+    def adopt(self, fd: int) -> None:
+        """A connected SOCK_SEQPACKET socket of a trusted peer, duplicated."""
+    def close(self) -> None:
+        """Ends all connections, waits for the requests that run."""
+    def statistics(self) -> LocalStatistics: ...
+
+class LocalModel:
+    """What a version accepts, as the server said when it was opened."""
+
+    number: int  # the same for the same version and signature
+    name: str
+    version: int
+    max_batch_rows: int
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    def plan(self, rows: int) -> tuple[list[tuple[int, Sequence[int], int]], list[tuple[int, int]]]:
+        """(index, shape, bytes) of inputs, (index, room) of outputs. INVALID_ARGUMENT: more than the rows is open."""
+    def make_slot(
+        self, inputs: Sequence[tuple[int, Sequence[int], int]], outputs: Sequence[tuple[int, int]]
+    ) -> LocalSlot: ...
+
+class LocalSlot:
+    """A request's place in shared memory; arrays on it keep it."""
+
+    in_flight: bool
+    def input_memory(self, input: int) -> npt.NDArray[Any]:
+        """All its bytes, uint8."""
+    def reshape(self, input: int, shape: Sequence[int], bytes: int) -> None: ...
+    def output(self, output: int) -> tuple[str, tuple[int, ...], npt.NDArray[Any]]:
+        """(datatype, shape, bytes as uint8) of the last answer."""
+    def raise_if_failed(self) -> None: ...
+    def set_id(self, id: str) -> None: ...
+    def set_priority(self, priority: int) -> None: ...
+    def set_timeout_us(self, us: int) -> None: ...
+    def set_queue_timeout_us(self, us: int) -> None: ...
+
+class LocalConnection:
+    """The client of the local transport (csrc/client/local_connection.h). One thread at a time: FAILED_PRECONDITION otherwise."""
+
+    descriptor: int
+    gone: bool
+    in_flight: int
+    @staticmethod
+    def connect(
+        path: str, *, cells: int = 128, cell_bytes: int = 1024, timeout_s: float = 5.0
+    ) -> LocalConnection: ...
+    @staticmethod
+    def over(fd: int, *, cells: int = 128, cell_bytes: int = 1024, timeout_s: float = 5.0) -> LocalConnection:
+        """A connected SOCK_SEQPACKET socket, duplicated."""
+    def open(self, name: str, version: str = "") -> LocalModel: ...
+    def submit(self, slot: LocalSlot) -> None: ...
+    def flush(self) -> None: ...
+    def cancel(self, slot: LocalSlot) -> None: ...
+    def next(self) -> LocalSlot | None:
+        """That was answered; None: no other was."""
+    def wait(self, seconds: float) -> None:
+        """Without the interpreter lock; handles signals. DEADLINE_EXCEEDED, UNAVAILABLE."""
+    def arm(self) -> bool:
+        """True: poll the descriptor for reading, then call woken(). False: there are answers."""
+    def woken(self) -> None: ...
     def close(self) -> None: ...

@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
 from fastserve import _core, plugins
 from fastserve import errors as _errors
+from fastserve.embedding.backends import (
+    BackendLoad,
+    BackendModel,
+    Batch,
+    Execute,
+    Tensor,
+    check_not_executing,
+    maker,
+    tensor_specs,
+    tensors,
+)
+from fastserve.embedding.futures import Completer, InferFuture
+from fastserve.embedding.iterators import iterate, iterate_async
+from fastserve.embedding.loop_port import LoopPort
+from fastserve.embedding.owners import Owners
+from fastserve.embedding.types import Array, Inputs, Outputs, SupportsDLPack, Wanted
 from fastserve.scheduling import (
     Instances,
     Priorities,
@@ -28,20 +42,24 @@ from fastserve.scheduling import (
     faults,
 )
 
-Array = npt.NDArray[Any]
+__all__ = [
+    "Array",
+    "BackendLoad",
+    "BackendModel",
+    "Batch",
+    "Engine",
+    "InferFuture",
+    "Inputs",
+    "Model",
+    "Outputs",
+    "SupportsDLPack",
+    "Tensor",
+    "Wanted",
+]
+
 Progress = Callable[[float, str], None]
 
 _core.set_error_factory(_errors.from_code)
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Name, OIP datatype ("FP32") and shape (-1 = any; the batch dimension in front where the model batches)."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,10 +78,6 @@ class Model:
     properties: dict[str, str]
 
 
-def _tensors(specs: Sequence[_core.TensorSpec]) -> tuple[Tensor, ...]:
-    return tuple(Tensor(s.name, s.datatype, tuple(s.shape), s.optional) for s in specs)
-
-
 def _model(status: _core.VersionStatus) -> Model:
     return Model(
         name=status.model,
@@ -71,8 +85,8 @@ def _model(status: _core.VersionStatus) -> Model:
         state=status.state,
         reason=status.reason,
         backend=status.backend,
-        inputs=_tensors(status.inputs),
-        outputs=_tensors(status.outputs),
+        inputs=tensors(status.inputs),
+        outputs=tensors(status.outputs),
         max_batch_rows=status.max_batch_rows,
         instances=status.instance_count,
         properties=dict(status.properties),
@@ -83,8 +97,9 @@ class Engine:
     """Loads models and answers `infer` from any thread; a context manager.
 
     It opens no socket, starts no event loop, installs no signal handler, configures no logging and reads no environment
-    variable. Several may live in one process. `close` (or the end of the `with` block) answers everything that was admitted
-    and frees the models.
+    variable. Several may live in one process. `close` (or the end of the `with` block, or the collector) answers everything
+    that was admitted and frees the models; at the end of the interpreter what waits is cancelled. After `close` and in a forked
+    child every call raises (Unavailable, FailedPrecondition). How it behaves in programs: python/fastserve/EMBEDDING.md.
     """
 
     def __init__(
@@ -93,21 +108,29 @@ class Engine:
         max_queue_requests: int = 0,
         rate_limit: RateLimit | None = None,
         response_cache_bytes: int = 0,
+        allow_python_models: bool = False,
     ) -> None:
         """`max_queue_requests`: waiting requests per model beyond which new ones are refused (0 = 1024). `rate_limit`:
         instances run when they get their resources, by priority; None: at once. `response_cache_bytes`: answers that are kept
-        for models with response_cache, of all models together; 0: none."""
+        for models with response_cache, of all models together; 0: none. `allow_python_models`: model.py files run, in worker
+        processes (a model is code; backends of register_backend need no leave)."""
         given: dict[str, Any] = {"default_max_queue_requests": max_queue_requests}
         if rate_limit is not None:
             given["rate_resources"] = rate_limit.core_resources()
         if response_cache_bytes:
             given["response_cache_bytes"] = response_cache_bytes
         self.core = _core.Engine(**given)
-        plugins.register(self.core)
-        self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPort] = (
+        plugins.register(self.core, allow_python_models=allow_python_models)
+        self._infer = self.core.infer
+        self.owners = Owners(self.core)
+        self._token = object()
+        self._lock = threading.Lock()
+        self._completer: Completer | None = None
+        self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPort] = (
             weakref.WeakKeyDictionary()
         )
-        self._ports_lock = threading.Lock()
+        self._last_port: LoopPort | None = None
+        weakref.finalize(self, _collected, self.owners).atexit = False  # the owners see to that
 
     def __enter__(self) -> Self:
         return self
@@ -175,8 +198,8 @@ class Engine:
             backend=backend or plugins.backend_for(Path(path) if path else None),
             path=os.fspath(path),
             max_batch_rows=rows,
-            inputs=[_core.TensorSpec(t.name, t.datatype, t.shape, t.optional) for t in inputs],
-            outputs=[_core.TensorSpec(t.name, t.datatype, t.shape, t.optional) for t in outputs],
+            inputs=tensor_specs(inputs),
+            outputs=tensor_specs(outputs),
             instance_count=instances if isinstance(instances, int) else 0,
             parameters=dict(parameters or {}),
             **core_arguments(scheduling, rows),
@@ -186,6 +209,7 @@ class Engine:
 
     def unload(self, model: str, version: int | None = None, *, drain_seconds: float | None = None) -> None:
         """Stops serving a version (all of the model's when None): admitted requests are answered, then it is freed."""
+        check_not_executing(self._token, "unload")
         versions = [m.version for m in self.models() if m.name == model] if version is None else [version]
         if not versions:
             raise _errors.NotFound(f"Request for unknown model: '{model}' is not found")
@@ -200,97 +224,161 @@ class Engine:
         """The version that a request would get now (the highest ready one when None)."""
         return _model(self.core.resolve(name, "" if version is None else str(version)))
 
+    def register_backend(
+        self,
+        name: str,
+        code: Execute | type[BackendModel],
+        *,
+        inputs: Sequence[Tensor] = (),
+        outputs: Sequence[Tensor] = (),
+        max_batch_rows: int = 0,
+    ) -> None:
+        """Makes Python code a backend of this engine: `load(model, backend=name)` serves it like any other.
+
+        `code`: a function `execute(batch) -> {output: array}`, or a class of which each instance of a model gets an object
+        (BackendModel). `inputs`, `outputs` and `max_batch_rows` are what a model has when `load` does not say; those of the
+        arrays must match. Exceptions of fastserve.errors keep their code, others become Internal with their type and text.
+        """
+        if not name:
+            raise _errors.InvalidArgument('name: got "", want the name of a backend')
+        self.core.add_python_backend(
+            name, tensor_specs(inputs), tensor_specs(outputs), max_batch_rows, maker(self._token, code)
+        )
+
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, Array],
+        inputs: Inputs,
         *,
         version: int | None = None,
-        outputs: Sequence[str] = (),
+        outputs: Wanted = (),
         timeout: float | None = None,
         priority: int = 0,
         request_id: str = "",
-    ) -> dict[str, Array]:
+    ) -> Outputs:
         """Runs one request and returns {output name: array}; blocks without the interpreter lock, so threads run beside it.
 
-        `inputs`: {input name: array} of the model's dtypes and shapes, rows first where it batches; contiguous arrays are
-        read in place and must not change until the call returns. `outputs`: those wanted, all when empty. `timeout` in
-        seconds: DeadlineExceeded when it passes. Raises InvalidArgument, NotFound, Unavailable (queue full, draining).
+        `inputs`: {input name: numpy array, or any tensor with __dlpack__} of the model's dtypes and shapes, rows first where it
+        batches; contiguous ones are read in place and must not change until the call returns. `outputs`: those wanted, all when
+        empty; or {name: array} to write them to. `timeout` in seconds: DeadlineExceeded when it passes. Raises InvalidArgument,
+        NotFound, Unavailable (queue full, draining).
         """
-        return self.core.infer(
-            model, inputs, "" if version is None else str(version), outputs, request_id, priority, timeout
-        )
+        return self._infer(model, inputs, version, outputs, request_id, priority, timeout)
+
+    def submit(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: int | None = None,
+        outputs: Wanted = (),
+        timeout: float | None = None,
+        priority: int = 0,
+        request_id: str = "",
+    ) -> InferFuture:
+        """`infer` that returns at once, from any thread; what is refused at once is raised here. The future's `cancel` takes the
+        request out of the queue. `inputs` must not change until it is done."""
+        completer = self._completer
+        if completer is None:
+            completer = self._new_completer()
+        return completer.submit(model, inputs, version, outputs, request_id, priority, timeout)
 
     async def infer_async(
         self,
         model: str,
-        inputs: Mapping[str, Array],
+        inputs: Inputs,
         *,
+        version: int | None = None,
+        outputs: Wanted = (),
+        timeout: float | None = None,
+        priority: int = 0,
+        request_id: str = "",
+    ) -> Outputs:
+        """`infer` for the running asyncio loop. Calls made in one pass of the loop wake the engine once, and results that
+        are ready together wake the loop once. Cancelling the task cancels the request."""
+        loop = asyncio.get_running_loop()
+        port = self._last_port
+        if port is None or port.loop() is not loop:
+            port = self._port(loop)
+        future, number = port.submit(loop, model, inputs, version, outputs, request_id, priority, timeout)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            port.cancel(number, future)
+            raise
+
+    def map(
+        self,
+        model: str,
+        inputs: Iterable[Inputs],
+        *,
+        in_flight: int = 32,
         version: int | None = None,
         outputs: Sequence[str] = (),
         timeout: float | None = None,
         priority: int = 0,
-        request_id: str = "",
-    ) -> dict[str, Array]:
-        """`infer` for the running asyncio loop. Calls made in one pass of the loop wake the engine once, and results that
-        are ready together wake the loop once."""
-        port = self._port(asyncio.get_running_loop())
-        return await port.infer(
-            model, inputs, "" if version is None else str(version), outputs, request_id, priority, timeout
+    ) -> Generator[Outputs, None, None]:
+        """The answers to many requests, in their order, with at most `in_flight` of them out. `inputs` is walked as far ahead as
+        that. An error is raised at its place and ends the iterator; closing it early cancels what is out."""
+        _check_in_flight(in_flight)
+        return iterate(
+            self.core,
+            self.owners,
+            inputs,
+            in_flight,
+            lambda one: (model, one, version, outputs, "", priority, timeout),
+        )
+
+    def map_async(
+        self,
+        model: str,
+        inputs: Iterable[Inputs] | AsyncIterable[Inputs],
+        *,
+        in_flight: int = 32,
+        version: int | None = None,
+        outputs: Sequence[str] = (),
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> AsyncGenerator[Outputs, None]:
+        """`map` for the running asyncio loop: `async for`. Close it (contextlib.aclosing) where it is not walked to its end."""
+        _check_in_flight(in_flight)
+        return iterate_async(
+            lambda one: self.infer_async(
+                model, one, version=version, outputs=outputs, timeout=timeout, priority=priority
+            ),
+            inputs,
+            in_flight,
         )
 
     def close(self) -> None:
         """Answers what was admitted and frees every model. Safe to call twice."""
-        with self._ports_lock:
-            ports, self._ports = list(self._ports.values()), weakref.WeakKeyDictionary()
-        for port in ports:
-            port.close()
-        self.core.close()
+        check_not_executing(self._token, "close")
+        self.owners.close()
 
-    def _port(self, loop: asyncio.AbstractEventLoop) -> _LoopPort:
-        port = self._ports.get(loop)
-        if port is None:
-            port = _LoopPort(self.core, loop)
-            with self._ports_lock:
-                self._ports[loop] = port
+    def _port(self, loop: asyncio.AbstractEventLoop) -> LoopPort:
+        with self._lock:
+            port = self._ports.get(loop)
+            if port is None:
+                port = self._ports[loop] = LoopPort(self.core, loop)
+                self.owners.add(port)
+            self._last_port = port
         return port
 
+    def _new_completer(self) -> Completer:
+        with self._lock:
+            if self._completer is None:
+                self._completer = Completer(self.core)
+                self.owners.add(self._completer)
+            return self._completer
 
-class _LoopPort:
-    """The submissions of one asyncio loop. Everything but close runs on the loop's thread."""
 
-    def __init__(self, core: _core.Engine, loop: asyncio.AbstractEventLoop) -> None:
-        self._port = _core.AsyncPort(core)
-        self._loop = weakref.ref(loop)
-        self._flush_scheduled = False
-        loop.add_reader(self._port.fd, self._on_ready)
+def _check_in_flight(in_flight: int) -> None:
+    if in_flight < 1:
+        raise _errors.InvalidArgument(f"in_flight: got {in_flight}, want 1 or more")
 
-    def infer(self, *request: Any) -> asyncio.Future[dict[str, Array]]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[dict[str, Array]] = loop.create_future()
-        self._port.submit(future, *request)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            loop.call_soon(self._flush)
-        return future
 
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        self._port.flush()
-
-    def _on_ready(self) -> None:
-        for tag, outputs, error in self._port.take():
-            future: asyncio.Future[dict[str, np.ndarray[Any, Any]]] = tag  # type: ignore[assignment]
-            if future.done():  # its caller gave up
-                continue
-            if error is not None:
-                future.set_exception(error)
-            elif outputs is not None:
-                future.set_result(outputs)
-
-    def close(self) -> None:
-        loop = self._loop()
-        if loop is not None and not loop.is_closed():
-            loop.remove_reader(self._port.fd)
-            self._on_ready()
-        self._port.close()
+def _collected(owners: Owners) -> None:
+    """The engine itself is gone: nobody can call it any more, but answers may still be on their way."""
+    if not owners.closed:
+        warnings.warn("an Engine was dropped without close()", ResourceWarning, stacklevel=2)
+        owners.close()

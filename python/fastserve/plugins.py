@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastserve import _core
+from fastserve.worker.registration import register_workers
 
 _PLUGINS = {"openvino": "libfastserve_openvino.so"}
 
@@ -16,7 +17,12 @@ MODEL_FILES: dict[str, str] = {
     "saved_model.pb": "openvino",
     "model.tflite": "openvino",
     "model.pdmodel": "openvino",
+    "model.py": "python",
+    "model.pt": "pytorch",
+    "model.pt2": "pytorch",
 }
+# Backends that run a file which another one takes unless they are asked for.
+_ALSO = {"onnxruntime": ("model.onnx",)}
 _BY_SUFFIX = {Path(name).suffix: backend for name, backend in MODEL_FILES.items()}
 
 
@@ -32,7 +38,12 @@ def backend_for(path: Path | None) -> str:
     return ""
 
 
-def register(core: _core.Engine) -> None:
+def reads(backend: str, name: str) -> bool:
+    """Whether a backend runs files of this (usual) name."""
+    return MODEL_FILES[name] == backend or name in _ALSO.get(backend, ())
+
+
+def register(core: _core.Engine, *, allow_python_models: bool = False) -> None:
     """Tells the engine where its plug-ins are; the first model of a backend opens one."""
     package = Path(__file__).resolve().parent
     for backend, file_name in _PLUGINS.items():
@@ -40,3 +51,4 @@ def register(core: _core.Engine) -> None:
             if (folder / file_name).exists():
                 core.add_plugin(backend, str(folder / file_name))
                 break
+    register_workers(core, allow_python_models=allow_python_models)

@@ -65,8 +65,13 @@ def text(
     )
 
 
-def line(x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}"/>'
+def line(x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1, dash: str = "") -> str:
+    """`dash`: lengths of strokes and gaps, such as "6 4"."""
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" '
+        f'stroke-width="{width}"{dashes}/>'
+    )
 
 
 def document(width: int, height: int, parts: Sequence[str]) -> str:

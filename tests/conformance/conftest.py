@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,37 @@ from running_server import RunningServer
 MAX_MESSAGE_BYTES = 4 << 20  # of the server under test; its default would make the tests slow
 
 
+Drivers = Callable[[str], RunningServer]
+
+
+@pytest.fixture(scope="session")
+def drivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drivers]:
+    """drivers("io_threads" | "uvloop") -> the server over it, started when first asked for and kept to the end: pytest orders
+    tests by their parameters, and a server that ended with each change would start some thirty times."""
+    started: dict[str, RunningServer] = {}
+
+    def server_over(driver: str) -> RunningServer:
+        if driver not in started:
+            folder = tmp_path_factory.mktemp("conformance")
+            threads = {"io_threads": "2", "uvloop": "0"}[driver]
+            arguments = ("--max-message-bytes", str(MAX_MESSAGE_BYTES), "--io-threads", threads)
+            started[driver] = RunningServer(write_repository(folder / "models"), folder, *arguments)
+        return started[driver]
+
+    try:
+        yield server_over
+        for running in started.values():
+            running.signal()
+            assert running.wait() == 0, running.log()
+    finally:
+        for running in started.values():
+            running.close()
+
+
 @pytest.fixture(scope="session", params=["io_threads", "uvloop"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningServer]:
+def server(request: pytest.FixtureRequest, drivers: Drivers) -> RunningServer:
     """Both drivers of the sockets answer the same: every test runs over each."""
-    folder = tmp_path_factory.mktemp("conformance")
-    repository = write_repository(folder / "models")
-    threads = {"io_threads": "2", "uvloop": "0"}[request.param]
-    arguments = ("--max-message-bytes", str(MAX_MESSAGE_BYTES), "--io-threads", threads)
-    with RunningServer(repository, folder, *arguments) as running:
-        yield running
-        running.signal()
-        assert running.wait() == 0, running.log()
+    return drivers(request.param)
 
 
 class Client:

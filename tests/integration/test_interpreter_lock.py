@@ -64,6 +64,7 @@ print(time.monotonic())
 """
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="time.monotonic() is shared by processes on Linux")
 def test_a_held_lock_holds_up_no_inference(tmp_path: Path) -> None:
     issued = Authority(tmp_path, "ca").issue("server")

@@ -153,6 +153,9 @@ class FakeCore:
     def __init__(self, versions: list[Any]) -> None:
         self.versions = versions
         self.traces_dropped = 6
+        self.regions: dict[str, tuple[str, str, int, int]] = {}
+        self.shared_memory_allowed = False
+        self.worker_reports: list[Any] = []
         self.cache = {"capacity_bytes": 1000, "bytes": 900, "entries": 8, "evictions": 7, "too_large": 6}
 
     def status(self) -> list[Any]:
@@ -178,8 +181,35 @@ class FakeCore:
     def statistics(self, model: str, number: int) -> Any:
         return statistics()
 
+    def workers(self) -> list[Any]:
+        return self.worker_reports
+
     def response_cache(self) -> dict[str, int]:
         return self.cache
+
+    def shared_memory(self) -> dict[str, int]:
+        size = sum(region[3] for region in self.regions.values())
+        count = len(self.regions)
+        return {
+            "allowed": self.shared_memory_allowed,
+            "registered": count,
+            "broken": 1,
+            "regions": count,
+            "bytes": size,
+            "refused": 2,
+        }
+
+    def shared_memory_regions(self) -> list[tuple[str, str, int, int]]:
+        return list(self.regions.values())
+
+    def register_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        self.regions[name] = (name, key, offset, byte_size)
+
+    def unregister_region(self, name: str) -> None:
+        self.regions.pop(name, None)
+
+    def unregister_regions(self) -> None:
+        self.regions.clear()
 
 
 class FakeReconciler:

@@ -44,6 +44,15 @@ def test_junit_counts(tmp_path: Path):
     assert checks.junit_counts(report) == checks.Counts(3, 3, 3)
 
 
+def test_every_test_runs_once():
+    """Beside each other or alone; and what a user asks for goes to one pytest as it is."""
+    (_, beside), (_, alone) = checks.pytest_runs([])
+    assert beside[beside.index("-m") + 1] == f"not {alone[alone.index('-m') + 1]}"
+    assert "-n" not in alone
+    assert checks.pytest_runs(["-k", "health"]) == [("pytest.xml", ["tests", "-k", "health"])]
+    assert checks.pytest_runs(["tests/tools", "-x"]) == [("pytest.xml", ["tests/tools", "-x"])]
+
+
 def test_the_last_line():
     assert str(checks.Counts(7, 0)) == "7 passed, 0 failed"
     assert str(checks.Counts(7, 1, 2)) == "7 passed, 1 failed, 2 skipped"

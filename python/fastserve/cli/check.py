@@ -19,6 +19,7 @@ EXAMPLES = """\
 examples:
   fastserve check models                 folders and every config.pbtxt or model.yaml
   fastserve check --load models          load every model as well
+  fastserve check --load --allow-python-models models    Python models too: runs their code
   fastserve check --json models | jq
 """
 
@@ -29,6 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--load", action="store_true", help="load every version with the engine, one after another"
+    )
+    parser.add_argument(
+        "--allow-python-models",
+        action="store_true",
+        help="with --load: run Python models' code, as `serve` has it",
     )
     parser.add_argument(
         "--host-policy", action="append", default=[], metavar="POLICY", help="as `serve` has it"
@@ -43,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     models = scan_repositories(args.repository, _defaults(args)).models
     reports = [_static(model) for model in models]
     if args.load:
-        _load(models, reports)
+        _load(models, reports, allow_python_models=args.allow_python_models)
     failed = any(report["problems"] for report in reports)
     if args.json:
         print(json.dumps({"ok": not failed, "models": reports}, indent=2))
@@ -64,15 +70,20 @@ def _defaults(args: argparse.Namespace) -> ModelDefaults:
 
 
 def _static(model: FoundModel) -> dict[str, Any]:
+    from fastserve.lifecycle.backend_choice import why
+
+    notes = list(model.notes)
+    if any(spec.backend == "python" for spec in model.versions.values()):
+        notes.append("runs code of the repository: `serve` takes it with --allow-python-models only")
     return {
         "name": model.name,
         "repository": str(model.repository),
         "versions": [
-            {"version": version, "backend": spec.backend, "path": spec.path}
+            {"version": version, "backend": spec.backend, "why": why(spec), "path": spec.path}
             for version, spec in sorted(model.versions.items())
         ],
         "problems": [_problem(problem) for problem in model.problems],
-        "notes": list(model.notes),
+        "notes": notes,
     }
 
 
@@ -86,10 +97,12 @@ def _problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _load(models: tuple[FoundModel, ...], reports: list[dict[str, Any]]) -> None:
+def _load(
+    models: tuple[FoundModel, ...], reports: list[dict[str, Any]], *, allow_python_models: bool
+) -> None:
     from fastserve.engine import Engine
 
-    with Engine() as engine:
+    with Engine(allow_python_models=allow_python_models) as engine:
         for model, report in zip(models, reports, strict=True):
             for entry in report["versions"]:
                 _load_version(engine, model.versions[entry["version"]], entry, report)
@@ -97,11 +110,14 @@ def _load(models: tuple[FoundModel, ...], reports: list[dict[str, Any]]) -> None
 
 def _load_version(engine: Engine, spec: VersionSpec, entry: dict[str, Any], report: dict[str, Any]) -> None:
     from fastserve.errors import FastserveError
+    from fastserve.lifecycle import backend_choice
     from fastserve.lifecycle.version_spec import Problem
 
     try:
-        engine.core.load(spec.to_core())
+        backend_choice.load(engine.core, spec)
         status = engine.core.resolve(spec.model, str(spec.version))
+        entry["backend"] = status.backend
+        entry["why"] = status.properties.get("chosen_because", entry["why"])
         entry["max_batch_size"] = status.max_batch_rows
         entry["inputs"] = [
             {"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in status.inputs
@@ -122,7 +138,7 @@ def _print(reports: list[dict[str, Any]], *, loaded: bool) -> None:
         return
     width = max(len(report["name"]) for report in reports)
     for report in reports:
-        backends = sorted({entry["backend"] for entry in report["versions"]})
+        backends = sorted({f"{entry['backend']} ({entry['why']})" for entry in report["versions"]})
         versions = ", ".join(str(entry["version"]) for entry in report["versions"]) or "-"
         verdict = "problem" if report["problems"] else ("loads" if loaded else "ok")
         print(

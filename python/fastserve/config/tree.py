@@ -51,6 +51,22 @@ class Server:
     grpc_unix_socket: Annotated[
         str | None, About("Unix socket for gRPC as well: a path, or unix:/path", "--grpc-unix-socket")
     ] = None
+    local: Annotated[
+        str | None,
+        About(
+            "Unix socket of the local transport (tensors in shared memory, fastserve.client.local): a path, or unix:/path; "
+            "unset: off",
+            "--local",
+        ),
+    ] = None
+    local_uids: Annotated[
+        tuple[str, ...],
+        About(
+            "numbers of users that may connect to --local beside the server's own and root (the file's mode has to let them "
+            "in too)",
+            "--local-uid",
+        ),
+    ] = ()
     io_threads: Annotated[
         int,
         About(
@@ -60,6 +76,14 @@ class Server:
             256,
         ),
     ] = 1
+    allow_client_shm: Annotated[
+        bool,
+        About(
+            "clients may register POSIX shared memory (any object of /dev/shm that the server may write to) and name it in "
+            "requests, over gRPC and REST",
+            "--allow-client-shm",
+        ),
+    ] = False
     grpc_reflection: Annotated[
         bool,
         About(
@@ -124,6 +148,13 @@ class Repository:
             "--load-model",
         ),
     ] = ()
+    allow_python_models: Annotated[
+        bool,
+        About(
+            "load models of backend python: such a model is code, and runs with the rights of the server",
+            "--allow-python-models",
+        ),
+    ] = False
     strict_readiness: Annotated[
         bool,
         About(
@@ -175,6 +206,19 @@ class Limits:
             1 << 30,
         ),
     ] = 1024
+    client_shm_regions: Annotated[
+        int,
+        About(
+            "regions of --allow-client-shm that are registered or still in use",
+            "--client-shm-regions",
+            1,
+            1 << 15,
+        ),
+    ] = 1024
+    client_shm_bytes: Annotated[
+        int,
+        About("bytes of all these regions together", "--client-shm-bytes", 1, 1 << 50, is_bytes=True),
+    ] = 16 << 30
     exit_timeout_s: Annotated[
         float,
         About("seconds that requests in flight have to finish after SIGTERM", "--exit-timeout", 0, 86400),

@@ -44,7 +44,12 @@ Json = dict[str, Any]
 
 
 def server_metadata(served: Served) -> Json:
-    return {"name": "fastserve", "version": served.version, "extensions": list(EXTENSIONS)}
+    return {"name": "fastserve", "version": served.version, "extensions": _extensions(served)}
+
+
+def _extensions(served: Served) -> list[str]:
+    shared = ("system_shared_memory",) if served.core.shared_memory()["allowed"] else ()
+    return [*EXTENSIONS, *shared]
 
 
 def model_ready(served: Served, model: str, version: str) -> bool:

@@ -29,6 +29,7 @@ _ERROR_TEXTS = {
     400: "The request is wrong, or what it asks about is not ready",
     404: "There is no such model or version",
     413: "The body is larger than the limit",
+    429: "A limit is reached",
     415: "The body has a content-encoding that is not supported",
     501: "Not supported (yet)",
     503: "The model's queue is full, a timeout passed, or it is still loading",

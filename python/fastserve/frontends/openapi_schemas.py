@@ -25,7 +25,7 @@ PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
     },
     "repository": {"description": "Name of a repository", "schema": {"type": "string"}},
-    "region": {"description": "Name of a region", "schema": {"type": "string"}},
+    "region": {"description": "Name of a region", "schema": {"type": "string", "maxLength": 256}},
 }
 
 HEADERS: dict[str, Json] = {
@@ -84,12 +84,32 @@ _DATA: Json = {
     "type": "array",
     "description": "Elements in row-major order, flat or nested as the shape says. FP16 and BF16: binary only",
 }
+# Where a tensor stands, instead of data; in answers as the request had it.
+_SHARED: Json = {
+    "shared_memory_region": {**_STRING, "description": "Name of a registered region"},
+    "shared_memory_byte_size": _COUNT,
+    "shared_memory_offset": {**_COUNT, "description": "Bytes from the start of the region; 0 when missing"},
+}
 _DURATION = _object({"count": _COUNT, "ns": _COUNT}, "count", "ns")
 
 SCHEMAS: dict[str, Json] = {
     "Error": _object({"error": _STRING}, "error"),
     "Live": _object({"live": _BOOLEAN}, "live"),
     "Ready": _object({"ready": _BOOLEAN}, "ready"),
+    "Regions": _array(
+        _object(
+            {"name": _STRING, "key": _STRING, "offset": _COUNT, "byte_size": _COUNT},
+            *("name", "key", "offset", "byte_size"),
+        )
+    ),
+    "RegionRegistration": _object(
+        {
+            "key": {**_STRING, "maxLength": 255, "description": "Of the object, as for shm_open: /name"},
+            "offset": {**_COUNT, "description": "Bytes from the start of the object; 0 when missing"},
+            "byte_size": {"type": "integer", "minimum": 1},
+        },
+        *("key", "byte_size"),
+    ),
     "ModelReady": _object({"name": _STRING, "ready": _BOOLEAN}, "name", "ready"),
     "Links": _object({}, additionalProperties=_STRING),
     "ServerMetadata": _object(
@@ -145,7 +165,10 @@ SCHEMAS: dict[str, Json] = {
             **_TENSOR,
             "data": _DATA,
             "parameters": _object(
-                {"binary_data_size": {**_COUNT, "description": "Bytes behind the JSON, instead of data"}}
+                {
+                    "binary_data_size": {**_COUNT, "description": "Bytes behind the JSON, instead of data"},
+                    **_SHARED,
+                }
             ),
         },
         *("name", "datatype", "shape"),
@@ -161,6 +184,7 @@ SCHEMAS: dict[str, Json] = {
                         "minimum": 1,
                         "description": 'The so many largest elements as "value:index[:label]"',
                     },
+                    **_SHARED,
                 }
             ),
         },
@@ -185,7 +209,9 @@ SCHEMAS: dict[str, Json] = {
         {
             **_TENSOR,
             "data": {"type": "array"},
-            "parameters": _object({"binary_data_size": {**_COUNT, "description": "Bytes behind the JSON"}}),
+            "parameters": _object(
+                {"binary_data_size": {**_COUNT, "description": "Bytes behind the JSON"}, **_SHARED}
+            ),
         },
         *("name", "datatype", "shape"),
     ),

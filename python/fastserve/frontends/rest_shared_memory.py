@@ -1,32 +1,113 @@
-"""REST: system and CUDA shared memory, which are not there yet."""
+"""REST: system and CUDA shared memory."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fastserve.errors import Unimplemented
+from fastserve.errors import InvalidArgument
+from fastserve.frontends import shared_memory
 from fastserve.frontends.openapi import operation
-from fastserve.frontends.shared_memory_rpcs import NOT_YET
+from fastserve.frontends.rest_parts import json_answer, optional_object, served_of
+from fastserve.frontends.shared_memory import Region
+
+TAG = "shared memory"
 
 
-@operation("shared memory", status=501)
-async def refuse(request: Request) -> Response:
-    """Not there yet: shared memory"""
-    raise Unimplemented(NOT_YET)
+@operation(TAG, answer="Regions", errors=(404, 501))
+async def system_status(request: Request) -> Response:
+    """Registered regions, or one of them
+
+    501 unless the server was started with --allow-client-shm.
+    """
+    regions = shared_memory.status(served_of(request), "system", _name(request))
+    return json_answer([asdict(region) for region in regions])
 
 
-_ROUTES = (
-    ("GET", "status"),
-    ("GET", "region/{region}/status"),
-    ("POST", "region/{region}/register"),
-    ("POST", "region/{region}/unregister"),
-    ("POST", "unregister"),
-)
+@operation(TAG, body="RegionRegistration", body_required=True, errors=(400, 429, 501))
+async def system_register(request: Request) -> Response:
+    """Registers shared memory of the client under a name
+
+    Requests name it in `parameters` of inputs and outputs: shared_memory_region, shared_memory_byte_size, shared_memory_offset.
+    """
+    shared_memory.check_allowed(served_of(request))
+    body = await optional_object(request)
+    region = Region(
+        _name(request), _text(body, "key"), _whole(body, "offset", 0), _whole(body, "byte_size", None)
+    )
+    shared_memory.register(served_of(request), region)
+    return json_answer({})
+
+
+@operation(TAG, errors=(501,))
+async def system_unregister(request: Request) -> Response:
+    """Forgets one region, or all
+
+    Requests that use it finish with it. Also when there is no such region.
+    """
+    shared_memory.unregister(served_of(request), "system", _name(request))
+    return json_answer({})
+
+
+@operation(TAG, answer="Regions", errors=(404, 501))
+async def cuda_status(request: Request) -> Response:
+    """Registered GPU memory: none"""
+    shared_memory.status(served_of(request), "cuda", _name(request))
+    return json_answer([])
+
+
+@operation(TAG, status=501)
+async def cuda_register(request: Request) -> Response:
+    """Not supported: GPU memory"""
+    shared_memory.refuse_cuda(served_of(request), _name(request))
+    raise AssertionError("not reached")
+
+
+@operation(TAG, errors=(404, 501))
+async def cuda_unregister(request: Request) -> Response:
+    """Does nothing, as there is no GPU memory"""
+    shared_memory.unregister(served_of(request), "cuda", _name(request))
+    return json_answer({})
+
+
+def _name(request: Request) -> str:
+    """ "" for all."""
+    name: str = request.path_params.get("region", "")
+    return name
+
+
+def _text(body: dict[str, Any], field: str) -> str:
+    value = body.get(field)
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{field}: {'missing' if value is None else 'got another type'}, want a text")
+    return value
+
+
+def _whole(body: dict[str, Any], field: str, default: int | None) -> int:
+    value = body.get(field, default)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise InvalidArgument(
+        f"{field}: {'missing' if value is None else 'got another type'}, want a whole number"
+    )
+
+
+def _routes(kind: str, status: Any, register: Any, unregister: Any) -> list[Route]:
+    prefix = f"/v2/{kind}sharedmemory"
+    return [
+        Route(f"{prefix}/status", status, methods=["GET"]),
+        Route(f"{prefix}/region/{{region}}/status", status, methods=["GET"]),
+        Route(f"{prefix}/region/{{region}}/register", register, methods=["POST"]),
+        Route(f"{prefix}/region/{{region}}/unregister", unregister, methods=["POST"]),
+        Route(f"{prefix}/unregister", unregister, methods=["POST"]),
+    ]
+
 
 ROUTES = [
-    Route(f"/v2/{kind}/{path}", refuse, methods=[method])
-    for kind in ("systemsharedmemory", "cudasharedmemory")
-    for method, path in _ROUTES
+    *_routes("system", system_status, system_register, system_unregister),
+    *_routes("cuda", cuda_status, cuda_register, cuda_unregister),
 ]

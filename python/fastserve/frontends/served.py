@@ -7,10 +7,26 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fastserve import _core
 from fastserve.frontends.tracing import Tracing
-from fastserve.lifecycle import ModelControl, Reconciler
+from fastserve.lifecycle import ModelState, VersionSpec
+
+
+class Models(Protocol):
+    """What is known of versions beyond what the engine knows (lifecycle.Reconciler)."""
+
+    def spec(self, model: str, version: int) -> VersionSpec | None: ...
+
+
+class Control(Protocol):
+    """What clients may ask for, and the index (lifecycle.ModelControl)."""
+
+    async def load(self, model: str) -> None: ...
+    async def unload(self, model: str) -> None: ...
+    async def states(self) -> list[ModelState]: ...
+    async def close(self) -> None: ...
 
 
 class Readiness:
@@ -41,8 +57,8 @@ class Served:
     """One server as its front ends see it."""
 
     core: _core.Engine
-    reconciler: Reconciler
-    control: ModelControl
+    reconciler: Models
+    control: Control
     tracing: Tracing
     version: str  # of fastserve
     ready: Readiness = field(default_factory=Readiness)

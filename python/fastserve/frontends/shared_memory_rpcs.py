@@ -1,22 +1,51 @@
-"""inference.GRPCInferenceService: system and CUDA shared memory, which are not there yet."""
+"""inference.GRPCInferenceService: system and CUDA shared memory."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastserve.errors import Unimplemented
+from fastserve.frontends import shared_memory
 from fastserve.frontends.grpc_registry import RpcCall, rpc
+from fastserve.frontends.shared_memory import Region
 
 SERVICE = "/inference.GRPCInferenceService"
-NOT_YET = "shared memory is not supported yet; send tensors in the request"
 
 
-def _refuse(method: str) -> None:
-    @rpc(f"{SERVICE}/{method}")
-    async def refuse(request: Any, call: RpcCall) -> Any:
-        raise Unimplemented(f"{method}: {NOT_YET}")
+@rpc(f"{SERVICE}/SystemSharedMemoryStatus")
+async def system_status(request: Any, call: RpcCall) -> Any:
+    response = call.response()
+    for region in shared_memory.status(call.served, "system", request.name):
+        answer = response.regions[region.name]
+        answer.name, answer.key = region.name, region.key
+        answer.offset, answer.byte_size = region.offset, region.byte_size
+    return response
 
 
-for _kind in ("System", "Cuda"):
-    for _verb in ("Status", "Register", "Unregister"):
-        _refuse(f"{_kind}SharedMemory{_verb}")
+@rpc(f"{SERVICE}/SystemSharedMemoryRegister")
+async def system_register(request: Any, call: RpcCall) -> Any:
+    region = Region(request.name, request.key, request.offset, request.byte_size)
+    shared_memory.register(call.served, region)
+    return call.response()
+
+
+@rpc(f"{SERVICE}/SystemSharedMemoryUnregister")
+async def system_unregister(request: Any, call: RpcCall) -> Any:
+    shared_memory.unregister(call.served, "system", request.name)
+    return call.response()
+
+
+@rpc(f"{SERVICE}/CudaSharedMemoryStatus")
+async def cuda_status(request: Any, call: RpcCall) -> Any:
+    shared_memory.status(call.served, "cuda", request.name)
+    return call.response()
+
+
+@rpc(f"{SERVICE}/CudaSharedMemoryRegister")
+async def cuda_register(request: Any, call: RpcCall) -> Any:
+    shared_memory.refuse_cuda(call.served, request.name)
+
+
+@rpc(f"{SERVICE}/CudaSharedMemoryUnregister")
+async def cuda_unregister(request: Any, call: RpcCall) -> Any:
+    shared_memory.unregister(call.served, "cuda", request.name)
+    return call.response()

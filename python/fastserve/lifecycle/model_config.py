@@ -24,32 +24,36 @@ __all__ = ["CONFIG_FILE", "Settings", "VersionPolicy", "name_error", "read_confi
 
 CONFIG_FILE = "config.pbtxt"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-BACKENDS = ("identity", "openvino")
 
-# What Triton's repositories call a backend or platform -> ours. Those that are not "openvino" themselves read formats
-# that OpenVINO reads; they run on it and a line in the log says so.
+# What Triton's repositories call a backend or platform -> ours. TensorFlow's formats are read by OpenVINO, which runs
+# them, and a line in the log says so.
 _ASKED_BACKENDS = {
     "openvino": "openvino",
     "identity": "identity",
-    "onnxruntime": "openvino",
-    "onnxruntime_onnx": "openvino",
+    "onnxruntime": "onnxruntime",
+    "onnxruntime_onnx": "onnxruntime",
+    "python": "python",
+    "pytorch": "pytorch",
+    "pytorch_libtorch": "pytorch",
     "tensorflow": "openvino",
     "tensorflow_savedmodel": "openvino",
 }
 # platform "x" and backend "y" may both be given when they mean the same.
-_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime", "tensorflow_savedmodel": "tensorflow"}
+_BACKEND_OF_PLATFORM = {
+    "onnxruntime_onnx": "onnxruntime",
+    "pytorch_libtorch": "pytorch",
+    "tensorflow_savedmodel": "tensorflow",
+}
+# A platform also names a format, which OpenVINO may be asked to run.
+_READ_BY_OPENVINO = {"onnxruntime_onnx", "tensorflow_savedmodel"}
+# Backends that read no parameters of their own: OpenVINO runs their format.
+_FOREIGN = {"tensorflow", "tensorflow_savedmodel"}
 _DEFAULT_FILES = {
-    "onnxruntime": "model.onnx",
-    "onnxruntime_onnx": "model.onnx",
     "tensorflow_savedmodel": "model.savedmodel",
     "tensorflow": "model.savedmodel",
 }
-# Parameters of ONNX Runtime's and TensorFlow's backends that tune speed only: they have no meaning on OpenVINO.
-_TUNING = re.compile(
-    r"(intra|inter)_op_thread_count|execution_mode|enable_mem_(arena|pattern)|memory\.enable_memory_arena_shrinkage"
-    r"|cudnn_conv_\w+|gpu_mem_limit|arena_extend_strategy|do_copy_in_default_stream|session\.[\w.]+"
-    r"|TF_NUM_(INTRA|INTER)_THREADS|TF_USE_PER_SESSION_THREADS|MAX_SESSION_SHARE_COUNT"
-)
+# Parameters of TensorFlow's backend that tune speed only: they have no meaning on OpenVINO.
+_TUNING = re.compile(r"TF_NUM_(INTRA|INTER)_THREADS|TF_USE_PER_SESSION_THREADS|MAX_SESSION_SHARE_COUNT")
 
 
 def name_error(name: str) -> str:
@@ -148,14 +152,11 @@ class ConfigReader:
             )
         elif message.backend and message.platform:
             platform = _BACKEND_OF_PLATFORM.get(message.platform, message.platform)
-            if platform != message.backend and message.backend != self._ours(message.platform):
+            read = message.backend == "openvino" and message.platform in _READ_BY_OPENVINO
+            if platform != message.backend and not read:
                 yield self._error(
                     f"platform: '{message.platform}' does not go with backend '{message.backend}'", "platform"
                 )
-
-    @staticmethod
-    def _ours(asked: str) -> str:
-        return _ASKED_BACKENDS.get(asked, "")
 
     def _check_tensors(self, kind: str, tensors: Any) -> Iterator[TextError]:
         seen: set[str] = set()
@@ -232,7 +233,7 @@ class ConfigReader:
                 yield self._error(f"{field}: {wrong}", "output", index, "label_filename")
 
     def _check_parameters(self) -> Iterator[TextError]:
-        if self.asked_backend in {"", "openvino", "identity"}:
+        if self.asked_backend not in _FOREIGN:
             return  # the backend itself knows its parameters
         for key in self.message.parameters:
             if key not in PARAMETERS and not _TUNING.fullmatch(key):
@@ -256,7 +257,7 @@ class ConfigReader:
 
     def settings(self) -> Settings:
         message = self.message
-        tuning = self.asked_backend not in {"", "openvino", "identity"}
+        tuning = self.asked_backend in _FOREIGN
         parameters = {} if tuning else {k: v.string_value for k, v in message.parameters.items()}
         return Settings(
             model=self.model,
@@ -302,7 +303,7 @@ class ConfigReader:
                 return VersionPolicy(latest=policy.latest.num_versions or 1)
 
     def _notes(self) -> Iterator[str]:
-        if self.asked_backend not in {"", "openvino", "identity"}:
+        if self.asked_backend in _FOREIGN:
             yield f"{self.asked_backend} is asked for; OpenVINO reads the format and runs it"
             if foreign := sorted(set(self.message.parameters) - PARAMETERS):
                 yield f"parameters for {self.asked_backend} are without effect: " + ", ".join(foreign)

@@ -226,7 +226,7 @@ class ModelFolder:
         usual = [
             name
             for name in plugins.MODEL_FILES
-            if not settings.backend or self._reads(settings.backend, name)
+            if not settings.backend or plugins.reads(settings.backend, name)
         ]
         names = [settings.file_name] if settings.file_name else usual
         present = [name for name in names if os.path.lexists(folder / name)]
@@ -242,10 +242,6 @@ class ModelFolder:
             raise _Refused(f"'{present[0]}' is empty")
         # A SavedModel is a folder; without one of its own it is the version folder.
         return folder if present[0] == "saved_model.pb" else path
-
-    @staticmethod
-    def _reads(backend: str, name: str) -> bool:
-        return plugins.MODEL_FILES[name] == backend
 
     def _confine(self, path: Path) -> None:
         """A link may point anywhere inside its repository and nowhere else."""

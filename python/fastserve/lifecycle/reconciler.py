@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fastserve import _core, errors
+from fastserve.lifecycle import backend_choice
 from fastserve.lifecycle.policy import Actual, Key, Wanted, plan
 from fastserve.lifecycle.version_spec import VersionSpec
 
@@ -226,7 +227,7 @@ class Reconciler:
         try:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(
-                self._loaders, lambda: self._core.load(spec.to_core(), self._report(loop, key))
+                self._loaders, lambda: backend_choice.load(self._core, spec, self._report(loop, key))
             )
         except Exception as error:  # whatever a backend throws: this version failed, the others go on
             attempt.error = str(error) or type(error).__name__

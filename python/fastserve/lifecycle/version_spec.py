@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from fastserve import _core
 from fastserve.lifecycle.labels import Labels
 from fastserve.scheduling import Scheduling, core_arguments
+from fastserve.worker.registration import KINDS
+from fastserve.worker.words import CONFIG_PARAMETER, REASON_PARAMETER
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class VersionSpec:
     labels: Labels = ()
     asked: bytes = b""  # serialized inference.ModelConfig: what config.pbtxt or model.yaml said
     fingerprint: str = ""  # of the files in the version folder
+    chosen_because: str = ""  # why another backend than the usual one runs it
 
     def to_core(self) -> _core.LoadSpec:
         return _core.LoadSpec(
@@ -45,9 +48,19 @@ class VersionSpec:
             max_batch_rows=self.max_batch_rows,
             inputs=[_core.TensorSpec(t.name, t.datatype, t.shape, t.optional) for t in self.inputs],
             outputs=[_core.TensorSpec(t.name, t.datatype, t.shape, t.optional) for t in self.outputs],
-            parameters=dict(self.parameters),
+            parameters=dict(self.parameters) | self._for_worker(),
             labels=dict(self.labels),
             **core_arguments(self.scheduling, self.max_batch_rows),
+        )
+
+    def _for_worker(self) -> dict[str, str]:
+        """What a worker process is told beside the model's parameters; fastserve.worker.process reads it."""
+        if self.backend not in KINDS:
+            return {}
+        from fastserve.lifecycle.worker_config import worker_config
+
+        return {CONFIG_PARAMETER: worker_config(self)} | (
+            {REASON_PARAMETER: self.chosen_because} if self.chosen_because else {}
         )
 
 

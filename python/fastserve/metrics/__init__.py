@@ -3,7 +3,16 @@ twice."""
 
 from fastserve.metrics.collector import EngineCollector
 from fastserve.metrics.exposition import CONTENT_TYPE, exposition, pieces
+from fastserve.metrics.local import LocalCollector
 from fastserve.metrics.loop_lag import LoopLag
 from fastserve.metrics.tls import TlsCollector
 
-__all__ = ["CONTENT_TYPE", "EngineCollector", "LoopLag", "TlsCollector", "exposition", "pieces"]
+__all__ = [
+    "CONTENT_TYPE",
+    "EngineCollector",
+    "LocalCollector",
+    "LoopLag",
+    "TlsCollector",
+    "exposition",
+    "pieces",
+]

@@ -16,7 +16,8 @@ fastserve_loop_lag_seconds{loop,quantile}              how long what is due wait
 fastserve_traces_dropped_total                         traces that nobody took
 fastserve_build_info{version}                          1
 
-Triton's names beside them: metrics/triton.py; the response cache: metrics/response_cache.py.
+Triton's names beside them: metrics/triton.py; the response cache: metrics/response_cache.py;
+shared memory: metrics/shared_memory.py.
 Buckets: 1 us * 2^i, i = 0..24 (csrc/base/histogram.h); 1, 2, 4 ... rows.
 """
 
@@ -34,7 +35,9 @@ from fastserve.metrics.families import Versions, add_histogram, model_labels, si
 from fastserve.metrics.host import Host
 from fastserve.metrics.loop_lag import LoopLag
 from fastserve.metrics.response_cache import response_cache
+from fastserve.metrics.shared_memory import shared_memory
 from fastserve.metrics.triton import triton
+from fastserve.metrics.workers import workers
 
 if TYPE_CHECKING:
     from fastserve._io import IoStatistics
@@ -77,6 +80,8 @@ class EngineCollector:
         loops = list(self._io_statistics())
         yield from triton(statuses, versions, self._host)
         yield from response_cache(self._core, versions)
+        yield from workers(self._core)
+        yield from shared_memory(self._core)
         yield from _requests(versions)
         yield from _histograms(versions)
         yield _rejected(versions, loops)

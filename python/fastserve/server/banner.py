@@ -32,7 +32,7 @@ def banner(
         ("metrics", f"http://{addresses['metrics']}/metrics"),
         *(
             (name, addresses[key])
-            for name, key in (("REST", "http_unix"), ("gRPC", "grpc_unix"))
+            for name, key in (("REST", "http_unix"), ("gRPC", "grpc_unix"), ("local", "local"))
             if key in addresses
         ),
     ]

@@ -32,6 +32,8 @@ class Driver(Protocol):
     def open_sessions(self) -> int: ...
     def statistics(self) -> list[IoStatistics]: ...
     async def close(self) -> None: ...
+    def close_now(self) -> None:
+        """As close, without the loop: it is not running, or this is its thread."""
 
 
 def driver_for(
@@ -95,9 +97,12 @@ class LoopDriver:
         return self._io.statistics()
 
     async def close(self) -> None:
+        self.close_now()
+
+    def close_now(self) -> None:
         if self._tick is not None:
             self._tick.cancel()
-        self._loop.remove_reader(self._io.event_fd)
+        _unwatch(self._loop, self._io.event_fd)
         self._io.close()
 
     def _on_tick(self) -> None:
@@ -138,3 +143,12 @@ class ThreadsDriver:
     async def close(self) -> None:
         self._loop.remove_reader(self._io.event_fd)
         await asyncio.to_thread(self._io.close)
+
+    def close_now(self) -> None:
+        _unwatch(self._loop, self._io.event_fd)
+        self._io.close()
+
+
+def _unwatch(loop: asyncio.AbstractEventLoop, fd: int) -> None:
+    if not loop.is_closed():
+        loop.remove_reader(fd)

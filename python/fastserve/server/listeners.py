@@ -29,7 +29,9 @@ def listen_all(
             opened[name] = listen(host, port, f"--{name}-port")
         for name, path in (unix or {}).items():
             if path is not None:
-                opened[name].append(listen_unix(path.removeprefix("unix:"), f"--{name}-unix-socket"))
+                opened.setdefault(name, []).append(
+                    listen_unix(path.removeprefix("unix:"), f"--{name}-unix-socket")
+                )
     except StartError:
         for sock in (sock for sockets in opened.values() for sock in sockets):
             sock.close()
@@ -44,15 +46,17 @@ def unlink_unix(sockets: Mapping[str, list[socket.socket]]) -> None:
         Path(sock.getsockname()).unlink(missing_ok=True)
 
 
-def listen_unix(path: str, flag: str) -> socket.socket:
-    """A listening Unix socket for its owner and group (mode 0660). A file that a dead process left behind is replaced.
+def listen_unix(
+    path: str, flag: str, *, kind: socket.SocketKind = socket.SOCK_STREAM, mode: int = 0o660
+) -> socket.socket:
+    """A listening Unix socket, by default for its owner and group. A file that a dead process left behind is replaced.
     Raises StartError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         if _is_left_behind(path):
             Path(path).unlink()
         sock.bind(path)
-        Path(path).chmod(0o660)
+        Path(path).chmod(mode)
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:

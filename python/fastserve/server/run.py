@@ -20,6 +20,7 @@ from fastserve import Engine, config
 from fastserve.lifecycle import Repositories, Scan
 from fastserve.server import cpu
 from fastserve.server.banner import banner, describe
+from fastserve.server.client_shm import allow_client_shm
 from fastserve.server.example_request import curl
 from fastserve.server.listeners import StartError
 from fastserve.server.progress import progress_display
@@ -91,6 +92,7 @@ async def _serve(
                 max_queue_requests=configuration.limits.max_queue_requests,
                 rate_limit=rate_limit(configuration.scheduling),
                 response_cache_bytes=response_cache_bytes(configuration.scheduling),
+                allow_python_models=configuration.repository.allow_python_models,
             ),
             repositories=repositories,
             tracing=configuration.tracing,
@@ -104,6 +106,7 @@ async def _serve(
             log.warning("the access log has every request but inference, which is not written there yet")
         if tls is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tls.reload)
+        allow_client_shm(server.engine.core, configuration)
         await server.start(scan)
         log.info("listening", extra=server.addresses)
         loading = asyncio.create_task(server.loaded())

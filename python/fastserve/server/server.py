@@ -25,9 +25,10 @@ from fastserve.frontends.rest_app import rest_app
 from fastserve.frontends.served import Served
 from fastserve.frontends.tracing import tracing_of
 from fastserve.lifecycle import ModelControl, Reconciler, Repositories, Scan
-from fastserve.metrics import TlsCollector
+from fastserve.metrics import LocalCollector, TlsCollector
 from fastserve.server.drivers import driver_for
 from fastserve.server.listeners import address_text, listen_all, unlink_unix
+from fastserve.server.local import LocalTransport, local_transport
 from fastserve.server.metrics_port import MetricsPort
 from fastserve.server.tls import Certificates
 
@@ -90,6 +91,10 @@ class Server:
             engine.core, self._driver.statistics, fastserve.__version__, listeners.io_threads
         )
 
+        self._local: LocalTransport | None = None
+        if listeners.local is not None:
+            self._local = local_transport(listeners.local, listeners.local_uids, engine.core)
+            self._metrics.register(LocalCollector(self._local.statistics))
         self.tls = tls
         if tls is not None:
             statistics = self._driver.statistics
@@ -107,12 +112,14 @@ class Server:
         found = {name: address_text(sockets[0]) for name, sockets in self._sockets.items()}
         for name, sockets in self._sockets.items():
             found |= {f"{name}_unix": address_text(s) for s in sockets if s.family == socket.AF_UNIX}
-        return found
+        return found if self._local is None else found | {"local": self._local.address}
 
     async def start(self, scan: Scan) -> None:
         """From here on health, metadata and metrics are answered, and models load."""
         await self._asgi.startup()
         await self._driver.start(self._sockets["grpc"], self._sockets["http"])
+        if self._local is not None:
+            self._local.start()
         await self._metrics.start(self._sockets["metrics"])
         self.served.tracing.start()
         if self.tls is not None:
@@ -136,6 +143,8 @@ class Server:
         self.served.ready.set(False)
         unlink_unix(self._sockets)
         self._driver.stop_listening()
+        if self._local is not None:
+            self._local.stop_listening()
         if self.tls is not None:
             self.tls.stop()
         self._driver.shutdown()
@@ -148,6 +157,8 @@ class Server:
         if not drained:
             return False
         await self._driver.close()
+        if self._local is not None:
+            await asyncio.to_thread(self._local.close)
         try:
             async with asyncio.timeout_at(self._loop.time() + max(0.1, until - time.monotonic())):
                 await asyncio.gather(self.served.control.close(), self.reconciler.close())

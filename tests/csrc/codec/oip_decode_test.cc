@@ -328,15 +328,111 @@ TEST(DecodeModelInfer, RefusalsNameFieldAndValue) {
   }
 }
 
-TEST(DecodeModelInfer, SharedMemoryIsUnimplemented) {
-  const auto region = [](pbf_writer& p) { p.add_string(3, "r"); };
-  const std::string in = message([&](pbf_writer& w) {
-    input(w, "x", "FP32", {1}, [&](pbf_writer& i) { parameter(i, 4, "shared_memory_region", region); });
+// Parameters of a shared place, each as it is written.
+Fields place(const char* region, std::int64_t bytes, std::int64_t offset = 0) {
+  return [=](pbf_writer& owner) {
+    // Inputs have their parameters in field 4.
+    if (region != nullptr) {
+      parameter(owner, 4, "shared_memory_region", [&](pbf_writer& p) { p.add_string(3, region); });
+    }
+    if (bytes >= 0) {
+      parameter(owner, 4, "shared_memory_byte_size", [&](pbf_writer& p) { p.add_int64(2, bytes); });
+    }
+    if (offset != 0) {
+      parameter(owner, 4, "shared_memory_offset", [&](pbf_writer& p) { p.add_int64(2, offset); });
+    }
+  };
+}
+
+TEST(DecodeModelInfer, InputsInSharedMemoryTakeNoRawEntry) {
+  const Decoded d(message([&](pbf_writer& w) {
+    input(w, "a", "INT8", {1});
+    input(w, "b", "FP32", {2}, place("r", 8, 64));
+    input(w, "c", "INT8", {2});
+    input(w, "d", "BYTES", {1}, place("s", 12));
+    w.add_bytes(7, "x");
+    w.add_bytes(7, "yz");
+  }));
+  ASSERT_TRUE(d.status.is_ok()) << d.status.message();
+  EXPECT_EQ(d.request.inputs[0].data.size(), 1U);
+  EXPECT_TRUE(d.request.inputs[1].data.empty());
+  EXPECT_EQ(d.request.inputs[2].data.size(), 2U);
+  ASSERT_EQ(d.request.shared_inputs.size(), 2U);
+  EXPECT_EQ(d.request.shared_inputs[0].input, 1U);
+  EXPECT_EQ(d.request.shared_inputs[0].place.region, "r");
+  EXPECT_EQ(d.request.shared_inputs[0].place.offset, 64U);
+  EXPECT_EQ(d.request.shared_inputs[0].place.bytes, 8U);
+  EXPECT_EQ(d.request.shared_inputs[1].input, 3U);
+  EXPECT_EQ(d.request.shared_inputs[1].place.offset, 0U);
+}
+
+TEST(DecodeModelInfer, OutputsInSharedMemory) {
+  const Decoded d(message([&](pbf_writer& w) {
+    input(w, "a", "INT8", {1}, place("r", 1));
+    sub(w, 6, [](pbf_writer& o) {
+      o.add_string(1, "y");
+      parameter(o, 2, "shared_memory_region", [](pbf_writer& p) { p.add_string(3, "out"); });
+      parameter(o, 2, "shared_memory_byte_size", [](pbf_writer& p) { p.add_uint64(5, 1ULL << 63U); });
+    });
+  }));
+  ASSERT_TRUE(d.status.is_ok()) << d.status.message();
+  ASSERT_EQ(d.request.requested_outputs.size(), 1U);
+  EXPECT_EQ(d.request.requested_outputs[0].shared.region, "out");
+  EXPECT_EQ(d.request.requested_outputs[0].shared.bytes, 1ULL << 63U);
+}
+
+TEST(DecodeModelInfer, PlacesInSharedMemoryAreChecked) {
+  const auto one = [](const Fields& fields, int raw = 0) {
+    return message([&](pbf_writer& w) {
+      input(w, "x", "FP32", {1}, fields);
+      for (int i = 0; i < raw; ++i) w.add_bytes(7, "abcd");
+    });
+  };
+  const auto with = [&](const char* name, const Fields& value) {
+    return one([=](pbf_writer& i) {
+      place("r", 4)(i);
+      parameter(i, 4, name, value);
+    });
+  };
+  const auto classified = message([](pbf_writer& w) {
+    input(w, "x", "FP32", {1}, place("r", 4));
+    sub(w, 6, [](pbf_writer& o) {
+      o.add_string(1, "y");
+      parameter(o, 2, "shared_memory_region", [](pbf_writer& p) { p.add_string(3, "r"); });
+      parameter(o, 2, "shared_memory_byte_size", [](pbf_writer& p) { p.add_int64(2, 4); });
+      parameter(o, 2, "classification", [](pbf_writer& p) { p.add_int64(2, 3); });
+    });
   });
-  EXPECT_EQ(refused(in, Code::kUnimplemented),
-            "inputs[0].parameters[\"shared_memory_region\"]: shared memory is not enabled on this server");
-  refused(with_output_parameter("shared_memory_byte_size", [](pbf_writer& p) { p.add_int64(2, 8); }),
-          Code::kUnimplemented);
+  const std::pair<std::string, std::string> cases[] = {
+      {one(place("r", -1)), "inputs[0].parameters[\"shared_memory_byte_size\"]: missing"},
+      {one(place(nullptr, 4)), "inputs[0].parameters[\"shared_memory_region\"]: missing"},
+      {one(place(nullptr, -1, 4)), "inputs[0].parameters[\"shared_memory_region\"]: missing"},
+      {one(place("", 4)), "inputs[0].parameters[\"shared_memory_region\"]: missing"},
+      {one(place("r", 4, -1)),
+       "inputs[0].parameters[\"shared_memory_offset\"]: got -1, want 0 or more bytes"},
+      {with("shared_memory_byte_size", [](pbf_writer& p) { p.add_int64(2, -4); }),
+       "inputs[0].parameters[\"shared_memory_byte_size\"]: got -4, want 0 or more bytes"},
+      {with("shared_memory_region", [](pbf_writer& p) { p.add_int64(2, 1); }),
+       "invalid value type for 'shared_memory_region' parameter, expected string_param"},
+      {with("shared_memory_byte_size", [](pbf_writer& p) { p.add_string(3, "4"); }),
+       "invalid value type for 'shared_memory_byte_size' parameter, expected int64_param"},
+      {with("shared_memory_offset", [](pbf_writer& p) { p.add_bool(1, true); }),
+       "invalid value type for 'shared_memory_offset' parameter, expected int64_param"},
+      {with("shared_memory_size", [](pbf_writer& p) { p.add_int64(2, 4); }),
+       "inputs[0].parameters[\"shared_memory_size\"]: unknown, want"},
+      {one([](pbf_writer& i) {
+         place("r", 4)(i);
+         sub(i, 5, [](pbf_writer& c) { c.add_float(6, 1); });
+       }),
+       "inputs[0].contents: got both contents and parameters[\"shared_memory_region\"], want one of them"},
+      {one(place("r", 4), 1),
+       "raw_input_contents: got 1 entries, want 0 (one per input that is not in shared memory)"},
+      {classified, "output can't set both 'shared_memory_region' and 'classification'. outputs[0]"},
+  };
+  for (const auto& [wire, want] : cases) {
+    const std::string got = refused(wire);
+    EXPECT_TRUE(got.starts_with(want)) << "got:  " << got << "\nwant: " << want;
+  }
 }
 
 TEST(DecodeModelInfer, CountLimitsAreExact) {

@@ -38,6 +38,7 @@ struct Read {
   struct Output {
     std::string name, datatype;
     std::vector<std::int64_t> shape;
+    std::vector<std::string> parameters;  // "name=value"
   };
   std::vector<Output> outputs;
   std::vector<std::string> raw;
@@ -107,6 +108,18 @@ struct Read {
         case 3:
           for (const std::int64_t d : reader.get_packed_int64()) out.shape.push_back(d);
           break;
+        case 4: {
+          protozero::pbf_reader entry = reader.get_message();
+          EXPECT_TRUE(entry.next(1));
+          std::string text = entry.get_string() + "=";
+          EXPECT_TRUE(entry.next(2));
+          protozero::pbf_reader value = entry.get_message();
+          EXPECT_TRUE(value.next());
+          text += value.tag() == 2 ? std::to_string(value.get_int64()) : value.get_string();
+          EXPECT_FALSE(value.next() || entry.next());
+          out.parameters.push_back(text);
+          break;
+        }
         default:
           ADD_FAILURE() << reader.tag();
           reader.skip();
@@ -145,6 +158,30 @@ TEST(EncodeModelInfer, OutputsInOrderOneRawEntryEach) {
   EXPECT_EQ(read.outputs[1].datatype, "BYTES");
   EXPECT_TRUE(read.outputs[2].shape.empty());
   EXPECT_EQ(read.raw, (std::vector<std::string>{a, "", a}));
+}
+
+TEST(EncodeModelInfer, OutputsInSharedMemoryHaveAnEmptyEntryAndTheirPlace) {
+  Version version({"first", "second", "third"});
+  const std::string large(kReferenceBytes, 'L');
+  Request request;
+  request.requested_outputs = {{.name = "first", .shared = {"region", 4096, large.size()}},
+                               {.name = "second"},
+                               {.name = "third", .shared = {std::string_view("r"), 0, 4}}};
+  Response response;
+  response.outputs = {tensor(0, DType::kFp32, Shape{1, 2048}, large),
+                      tensor(1, DType::kFp32, Shape{1}, "abcd"), tensor(2, DType::kFp32, Shape{1}, "efgh")};
+  OutMessage out;
+  ASSERT_TRUE(encode_model_infer(response, version, request, out));
+  EXPECT_FALSE(out.needs_keep()) << "nothing of the region goes to the socket";
+  const Read read(bytes_of(out));
+  EXPECT_EQ(read.raw, (std::vector<std::string>{"", "abcd", ""}));
+  ASSERT_EQ(read.outputs.size(), 3U);
+  EXPECT_EQ(read.outputs[0].parameters,
+            (std::vector<std::string>{"shared_memory_region=region", "shared_memory_byte_size=8192",
+                                      "shared_memory_offset=4096"}));
+  EXPECT_TRUE(read.outputs[1].parameters.empty());
+  EXPECT_EQ(read.outputs[2].parameters.back(), "shared_memory_offset=0");
+  EXPECT_EQ(read.outputs[2].shape, (std::vector<std::int64_t>{1}));
 }
 
 TEST(EncodeModelInfer, NoIdNoOutputs) {

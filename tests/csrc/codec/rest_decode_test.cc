@@ -235,14 +235,58 @@ TEST(RestDecode, NamesWhatIsMissingOrWrong) {
   for (const auto& c : cases) expect_refused(Decoded(c.body), c.words);
 }
 
-TEST(RestDecode, RefusesSharedMemory) {
-  expect_refused(
-      Decoded(
-          R"({"inputs":[{"name":"x","shape":[1],"datatype":"INT8","parameters":{"shared_memory_region":"r"}}]})"),
-      "shared memory over REST is not supported yet", Code::kUnimplemented);
-  expect_refused(
-      Decoded(R"({"inputs":[],"outputs":[{"name":"p","parameters":{"shared_memory_byte_size":4}}]})"),
-      R"(outputs["p"].parameters["shared_memory_byte_size"])", Code::kUnimplemented);
+// One input with these parameters and one output with those.
+Decoded shared(const std::string& input, const std::string& output = "{}", const char* data = "") {
+  return Decoded(R"({"inputs":[{"name":"x","shape":[1],"datatype":"INT8")" + std::string(data) +
+                 R"(,"parameters":)" + input + R"(}],"outputs":[{"name":"p","parameters":)" + output + "}]}");
+}
+
+TEST(RestDecode, ReadsPlacesInSharedMemory) {
+  const Decoded d = shared(
+      R"({"shared_memory_region":"a\"b","shared_memory_byte_size":1,"shared_memory_offset":18446744073709551615})",
+      R"({"binary_data":true,"shared_memory_byte_size":4,"shared_memory_region":"out"})");
+  ASSERT_TRUE(d.status.is_ok()) << d.status.message();
+  ASSERT_EQ(d.request.shared_inputs.size(), 1U);
+  EXPECT_EQ(d.request.shared_inputs[0].place.region, "a\"b");
+  EXPECT_EQ(d.request.shared_inputs[0].place.offset, ~std::uint64_t{0});
+  EXPECT_EQ(d.request.requested_outputs[0].shared.region, "out");
+  EXPECT_EQ(d.request.requested_outputs[0].shared.bytes, 4U);
+  EXPECT_EQ(d.request.requested_outputs[0].shared.offset, 0U);
+}
+
+TEST(RestDecode, ChecksPlacesInSharedMemory) {
+  const char* const fine = R"({"shared_memory_region":"r","shared_memory_byte_size":1})";
+  struct Case {
+    const char *input, *output, *words;
+  };
+  const Case cases[] = {
+      {R"({"shared_memory_region":"r"})", "{}",
+       R"(inputs["x"].parameters["shared_memory_byte_size"]: missing)"},
+      {R"({"shared_memory_byte_size":1})", "{}",
+       R"(inputs["x"].parameters["shared_memory_region"]: missing)"},
+      {R"({"shared_memory_region":"","shared_memory_byte_size":1})", "{}",
+       R"(["shared_memory_region"]: missing)"},
+      {fine, R"({"shared_memory_offset":0})", R"(outputs["p"].parameters["shared_memory_region"]: missing)"},
+      {R"({"shared_memory_region":7,"shared_memory_byte_size":1})", "{}",
+       R"(inputs["x"].parameters["shared_memory_region"]: got 7, want a string)"},
+      {R"({"shared_memory_region":"r","shared_memory_byte_size":"1"})", "{}",
+       R"(["shared_memory_byte_size"]: got another type, want a whole number of 0 or more bytes)"},
+      {R"({"shared_memory_region":"r","shared_memory_byte_size":-1})", "{}", "got -1, want a whole number"},
+      {R"({"shared_memory_region":"r","shared_memory_byte_size":1.5})", "{}", "got 1.5, want a whole number"},
+      {R"({"shared_memory_region":"r","shared_memory_byte_size":18446744073709551616})", "{}",
+       "got 18446744073709551616, want a whole number"},
+      {R"({"shared_memory_region":"r","shared_memory_byte_size":1,"shared_memory_byte_size":1})", "{}",
+       R"(inputs["x"].parameters["shared_memory_byte_size"]: given twice)"},
+      {R"({"shared_memory_region":"r","shared_memory_byte_size":1,"shared_memory_size":1})", "{}",
+       R"(["shared_memory_size"]: unknown, want)"},
+      {R"({"shared_memory_region":"r","shared_memory_byte_size":1,"binary_data_size":1})", "{}",
+       R"(inputs["x"]: got both parameters.binary_data_size and parameters.shared_memory_region)"},
+      {fine, R"({"shared_memory_region":"r","shared_memory_byte_size":1,"classification":2})",
+       R"(output can't set both 'shared_memory_region' and 'classification'. outputs["p"])"},
+  };
+  for (const Case& c : cases) expect_refused(shared(c.input, c.output), c.words);
+  expect_refused(shared(fine, "{}", R"(,"data":[1])"),
+                 R"(inputs["x"]: got both data and parameters.shared_memory_region, want one of them)");
 }
 
 TEST(RestDecode, HoldsItsLimits) {

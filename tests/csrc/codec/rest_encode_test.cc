@@ -53,6 +53,24 @@ class RestEncode : public testing::Test {
   std::vector<std::unique_ptr<std::string>> memory_;
 };
 
+TEST_F(RestEncode, OutputsInSharedMemoryHaveTheirPlaceAndNoData) {
+  add<std::int8_t>("p", DType::kInt8, {2}, {1, 2});
+  add<std::int8_t>("q", DType::kInt8, {2}, {3, 4});
+  request_.requested_outputs = {{.name = "p", .binary = true, .shared = {"a\"b", 64, 8}},
+                                {.name = "q", .binary = true}};
+  const std::string all = text();
+  EXPECT_EQ(
+      all,
+      R"({"model_name":"m","model_version":"3","outputs":[{"name":"p","datatype":"INT8","shape":[2],)"
+      R"("parameters":{"shared_memory_region":"a\"b","shared_memory_byte_size":8,"shared_memory_offset":64}},)"
+      R"({"name":"q","datatype":"INT8","shape":[2],"parameters":{"binary_data_size":2}}]})"
+      "\3\4");
+  request_.requested_outputs[1].shared = {"c", 0, 2};
+  text();
+  EXPECT_EQ(head_.content_type, "application/json");
+  EXPECT_FALSE(head_.json_length);
+}
+
 TEST_F(RestEncode, WritesFlatJson) {
   request_.id = "q\"7";
   add<float>("p", DType::kFp32, {2, 2}, {1, 0.1F, -2.5F, 3e10F});

@@ -184,7 +184,23 @@ def repository(tmp_path: Path) -> Path:
 def test_check_of_a_good_repository(repository: Path) -> None:
     done = run("check", str(repository))
     assert done.returncode == 0
-    assert done.stdout == "good  ok       version 1         identity\n1 model, no problem found\n"
+    assert done.stdout == (
+        "good  ok       version 1         identity (the configuration says identity)\n1 model, no problem found\n"
+    )
+
+
+def test_check_of_a_python_model_says_that_it_needs_a_flag(repository: Path) -> None:
+    (repository / "code/1").mkdir(parents=True)
+    (repository / "code/1/model.py").write_text("raise SystemExit(9)\n")
+    done = run("check", str(repository))
+    assert done.returncode == 0
+    assert "code  ok       version 1         python (model.py goes to it)" in done.stdout
+    assert (
+        "note: runs code of the repository: `serve` takes it with --allow-python-models only" in done.stdout
+    )
+    loaded = run("check", "--load", str(repository))
+    assert loaded.returncode == 1
+    assert 'backend: got "python", which is off' in loaded.stdout
 
 
 def test_check_of_an_empty_repository(tmp_path: Path) -> None:

@@ -121,12 +121,39 @@ async def test_names_are_checked(served: Served, grpc_call: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["System", "Cuda"])
 @pytest.mark.parametrize("verb", ["Status", "Register", "Unregister"])
-async def test_shared_memory_is_not_there_yet_and_says_so(
-    served: Served, grpc_call: Any, kind: str, verb: str
-) -> None:
-    method = f"{kind}SharedMemory{verb}"
-    finished, _ = await ask(served, grpc_call, OIP + method)
-    assert finished == (12, f"{method}: shared memory is not supported yet; send tensors in the request")
+async def test_shared_memory_is_off_and_says_so(served: Served, grpc_call: Any, kind: str, verb: str) -> None:
+    finished, _ = await ask(served, grpc_call, OIP + f"{kind}SharedMemory{verb}")
+    assert finished == (
+        12,
+        "shared memory is not enabled on this server; start it with --allow-client-shm, "
+        "or send tensors in the request",
+    )
+
+
+async def test_shared_memory(served: Served, core: Any, grpc_call: Any) -> None:
+    core.shared_memory_allowed = True
+
+    async def call(method: str, **fields: Any) -> tuple[int, Any]:
+        finished, response = await ask(served, grpc_call, OIP + method, **fields)
+        return finished[0], response
+
+    register = {"name": "r", "key": "/k", "offset": 8, "byte_size": (1 << 64) - 1}
+    assert (await call("SystemSharedMemoryRegister", **register))[0] == 0
+    for name in ("", "r"):
+        _, status = await call("SystemSharedMemoryStatus", name=name)
+        assert {n: (r.name, r.key, r.offset, r.byte_size) for n, r in status.regions.items()} == {
+            "r": ("r", "/k", 8, (1 << 64) - 1)
+        }
+    assert (await call("SystemSharedMemoryStatus", name="x"))[0] == 5
+    assert (await call("CudaSharedMemoryRegister", name="c"))[0] == 12
+    assert (await call("CudaSharedMemoryUnregister", name="r"))[0] == 5
+    assert (await call("CudaSharedMemoryUnregister"))[0] == 0
+    assert list(core.regions) == ["r"]
+    assert (await call("SystemSharedMemoryUnregister", name="x"))[0] == 0
+    assert (await call("SystemSharedMemoryUnregister"))[0] == 0
+    assert not core.regions
+    _, metadata = await ask(served, grpc_call, OIP + "ServerMetadata")
+    assert "system_shared_memory" in metadata.extensions
 
 
 async def test_health_list(served: Served, grpc_call: Any) -> None:

@@ -85,7 +85,8 @@ REFUSED: list[tuple[str, list[tuple[int, str]]]] = [
     ("instance_group [ {}, {\n passive: true } ]", [(2, "instance_group.passive is not supported yet")]),
     # impossible
     ('name: "other"', [(1, "got 'other', but the folder is named 'm'")]),
-    ('backend: "pytorch"', [(1, "backend: 'pytorch' is not available here; there are openvino, identity")]),
+    ('backend: "dali"', [(1, "backend: 'dali' is not available here; there are openvino, identity")]),
+    ('backend: "python"\nplatform: "onnxruntime_onnx"', [(2, "does not go with backend 'python'")]),
     ('platform: "tensorrt_plan"', [(1, "platform: 'tensorrt_plan' is not available here")]),
     ('backend: "identity"\nplatform: "onnxruntime_onnx"', [(2, "does not go with backend 'identity'")]),
     ("max_batch_size: -1", [(1, "max_batch_size: got -1, want at least 0")]),
@@ -351,9 +352,12 @@ def test_version_policy(text: str, policy: VersionPolicy) -> None:
     [
         ('backend: "openvino"', "openvino", ""),
         ('platform: "identity"', "identity", ""),
-        ('platform: "onnxruntime_onnx"', "openvino", "model.onnx"),
-        ('backend: "onnxruntime"', "openvino", "model.onnx"),
-        ('backend: "onnxruntime" platform: "onnxruntime_onnx"', "openvino", "model.onnx"),
+        ('platform: "onnxruntime_onnx"', "onnxruntime", ""),
+        ('backend: "onnxruntime"', "onnxruntime", ""),
+        ('backend: "onnxruntime" platform: "onnxruntime_onnx"', "onnxruntime", ""),
+        ('backend: "python"', "python", ""),
+        ('platform: "pytorch_libtorch"', "pytorch", ""),
+        ('backend: "pytorch" platform: "pytorch_libtorch"', "pytorch", ""),
         ('backend: "openvino" platform: "onnxruntime_onnx"', "openvino", ""),
         ('platform: "tensorflow_savedmodel"', "openvino", "model.savedmodel"),
     ],
@@ -366,10 +370,16 @@ def test_backends_of_other_servers(text: str, backend: str, file_name: str) -> N
 
 def test_tuning_of_another_backend_is_without_effect_and_says_so() -> None:
     settings = good(
-        'backend: "onnxruntime" parameters { key: "intra_op_thread_count" value { string_value: "1" } }'
+        'backend: "tensorflow" parameters { key: "TF_NUM_INTRA_THREADS" value { string_value: "1" } }'
     )
     assert settings.parameters == ()
-    assert "intra_op_thread_count" in settings.notes[1]
+    assert "TF_NUM_INTRA_THREADS" in settings.notes[1]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "python", "pytorch"])
+def test_a_backend_of_its_own_gets_its_parameters(backend: str) -> None:
+    settings = good(f'backend: "{backend}" parameters {{ key: "k" value {{ string_value: "1" }} }}')
+    assert settings.parameters == (("k", "1"),)
 
 
 def test_defaults_of_refused_fields_are_no_demand() -> None:

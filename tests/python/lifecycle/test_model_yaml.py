@@ -200,7 +200,7 @@ REFUSED: list[tuple[str, list[tuple[int, str]]]] = [
     ("versions: [1]", [(1, "versions: got [1], want a mapping")]),
     ("versions: {latest: 1, specific: [1]}", [(1, "versions: want one of latest, specific, all")]),
     ("versions:\n  specific: []", [(1, "versions.specific: versions is empty")]),
-    ("backend: pytorch", [(1, "backend: 'pytorch' is not available here")]),
+    ("backend: dali", [(1, "backend: 'dali' is not available here")]),
     ("\nfile: ../x", [(2, "file: '../x' leaves the version directory")]),
     (
         "outputs:\n- {name: y, datatype: FP32, dims: [1],\n   labels: ../x}",

@@ -15,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from fastserve.metrics import EngineCollector, LoopLag, exposition, pieces
 from fastserve.metrics.host import Host
 from fastserve.metrics.response_cache import response_cache
+from fastserve.metrics.shared_memory import shared_memory
+from fastserve.metrics.workers import workers
 
 M1 = {"model": "plain", "version": "1"}
 
@@ -102,6 +104,20 @@ def test_without_a_response_cache_nothing_is_said_of_it(core: Any) -> None:
     core.cache = dict.fromkeys(core.cache, 0)
     names = {family.name for family in response_cache(core, [])}
     assert names == set()
+
+
+def test_workers(core: Any) -> None:
+    assert list(workers(core)) == []
+    of_a = SimpleNamespace(model="plain", version=1, instance="plain_0_0", state="UP", restarts=3)
+    of_b = SimpleNamespace(model="plain", version=1, instance="plain_0_1", state="WAITING", restarts=0)
+    core.worker_reports = [of_a, of_b]
+    found = {(s.name, s.labels["instance"]): s.value for family in workers(core) for s in family.samples}
+    assert found == {
+        ("fastserve_worker_up", "plain_0_0"): 1,
+        ("fastserve_worker_up", "plain_0_1"): 0,
+        ("fastserve_worker_restarts_total", "plain_0_0"): 3,
+        ("fastserve_worker_restarts_total", "plain_0_1"): 0,
+    }
 
 
 def test_only_versions_that_serve_are_counted(samples: Any) -> None:
@@ -243,3 +259,16 @@ def test_the_machine_from_proc(tmp_path: Path) -> None:
     stat.write_text("cpu  40 0 10 130 20 0 0 0 9 0\n")
     assert host.cpu_utilization() == 0.3
     assert host.cpu_utilization() == 0, "no tick since"
+
+
+def test_shared_memory_while_it_is_allowed(core: Any) -> None:
+    assert not list(shared_memory(core))
+    core.shared_memory_allowed = True
+    core.register_region("r", "/k", 0, 64)
+    found = {s.name: s.value for family in shared_memory(core) for s in family.samples}
+    assert found == {
+        "fastserve_shared_memory_regions": 1,
+        "fastserve_shared_memory_bytes": 64,
+        "fastserve_shared_memory_broken_regions": 1,
+        "fastserve_shared_memory_refused_total": 2,
+    }

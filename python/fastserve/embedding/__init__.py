@@ -1,0 +1,1 @@
+"""The parts of fastserve.Engine: futures, loops, iterators of batches, Python backends, and the end of processes."""

@@ -1,0 +1,64 @@
+"""Which backend runs a version, and why: by the configuration, by the file's name, or because the usual one cannot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from fastserve import _core, errors, protos
+from fastserve.lifecycle.version_spec import VersionSpec
+
+logger = logging.getLogger("fastserve.lifecycle")
+
+Progress = Callable[[float, str], None]
+
+# How OpenVINO says that it lacks an operation (conversion), or that its CPU plug-in does (compilation).
+_CANNOT = ("OpConversionFailure", "No conversion rule found", "not supported", "Unsupported operation")
+
+
+class Loads(Protocol):
+    """The part of _core.Engine that is used here."""
+
+    def load(self, spec: _core.LoadSpec, progress: Progress | None = None) -> None: ...
+
+
+def asked_backend(spec: VersionSpec) -> str:
+    """The `backend` or `platform` of the configuration; "" when it names none."""
+    message = protos.message_class("inference.ModelConfig").FromString(spec.asked)
+    return str(message.backend or message.platform)
+
+
+def why(spec: VersionSpec) -> str:
+    """For people."""
+    if spec.chosen_because:
+        return spec.chosen_because
+    if asked := asked_backend(spec):
+        return f"the configuration says {asked}"
+    if spec.backend == "openvino" and spec.path.endswith(".onnx"):
+        return "model.onnx goes to OpenVINO, and to onnxruntime if OpenVINO lacks an operation"
+    return f"{spec.path.rpartition('/')[2]} goes to it"
+
+
+def load(core: Loads, spec: VersionSpec, progress: Progress | None = None) -> None:
+    """Loads, if need be with ONNX Runtime instead of OpenVINO. Blocks; raises FastserveError with both reasons."""
+    try:
+        core.load(spec.to_core(), progress)
+    except (errors.InvalidArgument, errors.Unimplemented) as refused:
+        if not _another_may(spec, refused.message):
+            raise
+        reason = f"OpenVINO cannot run it: {refused.message}"
+        logger.info("model %s version %d goes to onnxruntime: %s", spec.model, spec.version, reason)
+        other = replace(spec, backend="onnxruntime", parameters=(), chosen_because=reason)
+        try:
+            core.load(other.to_core(), progress)
+        except errors.FastserveError as error:
+            text = f"{refused.message}; onnxruntime: {error.message}"
+            raise type(refused)(text) from None
+
+
+def _another_may(spec: VersionSpec, message: str) -> bool:
+    if spec.backend != "openvino" or not spec.path.endswith(".onnx") or asked_backend(spec):
+        return False
+    return any(words in message for words in _CANNOT)

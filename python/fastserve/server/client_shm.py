@@ -1,0 +1,25 @@
+"""`--allow-client-shm`: what a server does when clients may name shared memory."""
+
+from __future__ import annotations
+
+import logging
+
+from fastserve import _core, config
+
+log = logging.getLogger("fastserve.server")
+
+
+def allow_client_shm(core: _core.Engine, configuration: config.Config) -> None:
+    """Nothing without the flag. For the whole process: a client that truncates its memory must not end it (SIGBUS)."""
+    if not configuration.server.allow_client_shm:
+        return
+    _core.install_sigbus_guard()
+    limits = configuration.limits
+    core.allow_client_shared_memory(
+        regions=limits.client_shm_regions,
+        bytes=limits.client_shm_bytes,
+        copied_bytes=limits.max_message_bytes,
+    )
+    log.warning(
+        "--allow-client-shm: whoever reaches these ports may have the server read and write shared memory of /dev/shm"
+    )

@@ -1,0 +1,216 @@
+"""Models that OpenVINO does not run, served over the wire: Python models, ONNX Runtime, PyTorch."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tritonclient.http as http
+from onnx import TensorProto, helper
+from running_server import RunningServer
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+pytest.importorskip("onnxruntime")
+torch = pytest.importorskip("torch")
+
+TRITON = """
+    import triton_python_backend_utils as pb_utils
+
+    class TritonPythonModel:
+        @staticmethod
+        def auto_complete_config(config):
+            config.set_max_batch_size(8)
+            config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [2]})
+            config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [2]})
+            return config
+
+        def execute(self, requests):
+            return [self.one(request) for request in requests]
+
+        def one(self, request):
+            x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+            if x[0, 0] < 0:
+                error = pb_utils.TritonError("x: got less than 0", pb_utils.TritonError.INVALID_ARG)
+                return pb_utils.InferenceResponse(error=error)
+            return pb_utils.InferenceResponse([pb_utils.Tensor("y", x * 2)])
+"""
+SIMPLE = """
+    import numpy as np
+    from fastserve.worker.models import model
+
+    @model(inputs={"x": ("BYTES", [1])}, outputs={"y": ("BYTES", [1])}, max_batch_rows=32)
+    def upper(x):
+        return np.array([[cell.upper() for cell in row] for row in x], object)
+"""
+
+# Open dimensions: a warm-up with zeros that fails, because the other model is not there yet, is then no obstacle.
+CALLER = """
+    import triton_python_backend_utils as pb_utils
+
+    class TritonPythonModel:
+        @staticmethod
+        def auto_complete_config(config):
+            config.set_max_batch_size(8)
+            config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [-1]})
+            config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [-1]})
+            return config
+
+        def execute(self, requests):
+            return [self.one(request) for request in requests]
+
+        def one(self, request):
+            x = pb_utils.get_input_tensor_by_name(request, "x")
+            to = "nobody" if x.as_numpy()[0, 0] > 8 else "usual"
+            call = pb_utils.InferenceRequest(model_name=to, requested_output_names=["y"], inputs=[x])
+            response = call.exec()
+            if response.has_error():
+                return pb_utils.InferenceResponse(error=response.error())
+            y = pb_utils.get_output_tensor_by_name(response, "y").as_numpy()
+            return pb_utils.InferenceResponse([pb_utils.Tensor("y", y + 1)])
+"""
+
+
+def determinant(path: Path) -> None:
+    """An operation that OpenVINO lacks."""
+    graph = helper.make_graph(
+        [helper.make_node("Det", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N"])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+def relu(path: Path) -> None:
+    """One that it has."""
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+class Affine(torch.nn.Module):  # type: ignore[misc, name-defined]
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        return x * 3 + 1
+
+
+def write(repository: Path) -> Path:
+    def folder(model: str, config: str = "") -> Path:
+        path = repository / model / "1"
+        path.mkdir(parents=True)
+        if config:
+            (repository / model / "config.pbtxt").write_text(config)
+        return path
+
+    (folder("triton") / "model.py").write_text(textwrap.dedent(TRITON))
+    (folder("simple") / "model.py").write_text(textwrap.dedent(SIMPLE))
+    (folder("caller") / "model.py").write_text(textwrap.dedent(CALLER))
+    determinant(folder("det") / "model.onnx")
+    relu(folder("asked", 'backend: "onnxruntime"') / "model.onnx")
+    relu(folder("usual") / "model.onnx")
+    script = folder(
+        "script",
+        'platform: "pytorch_libtorch" max_batch_size: 8\n'
+        'input { name: "INPUT__0" data_type: TYPE_FP32 dims: 3 }\n'
+        'output { name: "OUTPUT__0" data_type: TYPE_FP32 dims: 3 }\n',
+    )
+    torch.jit.save(torch.jit.script(Affine()), script / "model.pt")
+    rows = torch.export.Dim("rows", min=1, max=64)
+    program = torch.export.export(Affine(), (torch.ones(2, 3),), dynamic_shapes={"x": {0: rows}})
+    torch.export.save(program, folder("exported") / "model.pt2")
+    return repository
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("other_backends")
+    with RunningServer(write(folder / "models"), folder, "--allow-python-models") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[Any]:
+    made = http.InferenceServerClient(server.http)
+    yield made
+    made.close()
+
+
+def ask(client: Any, model: str, **inputs: Any) -> Any:
+    """Of the first output."""
+    tensors = []
+    for name, array in inputs.items():
+        tensor = http.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        tensors.append(tensor)
+    answer = client.infer(model, tensors)
+    return answer.as_numpy(answer.get_response()["outputs"][0]["name"])
+
+
+EYE = np.stack([np.eye(3, dtype=np.float32), 2 * np.eye(3, dtype=np.float32)])
+THREE = np.array([[-1, 0, 2]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "want"),
+    [
+        ("triton", {"x": np.array([[1, 2]], np.float32)}, [[2, 4]]),
+        ("simple", {"x": np.array([[b"abc"], [b"d"]], object)}, [[b"ABC"], [b"D"]]),
+        ("det", {"x": EYE}, [1, 8]),
+        ("asked", {"x": THREE}, [[0, 0, 2]]),
+        ("usual", {"x": THREE}, [[0, 0, 2]]),
+        ("script", {"INPUT__0": THREE}, [[-2, 1, 7]]),
+        ("exported", {"x": THREE}, [[-2, 1, 7]]),
+    ],
+)
+def test_every_backend_answers(client: Any, model: str, inputs: dict[str, Any], want: list[Any]) -> None:
+    assert ask(client, model, **inputs).tolist() == want
+
+
+@pytest.mark.parametrize(
+    ("model", "backend", "platform", "rows"),
+    [
+        ("triton", "python", "python", 8),
+        ("simple", "python", "python", 32),
+        ("det", "onnxruntime", "onnxruntime_onnx", 64),
+        ("asked", "onnxruntime", "onnxruntime_onnx", 64),
+        ("usual", "openvino", None, 64),
+        ("script", "pytorch", "pytorch_libtorch", 8),
+        ("exported", "pytorch", "pytorch_libtorch", 64),
+    ],
+)
+def test_the_configuration_says_what_runs_it(
+    client: Any, model: str, backend: str, platform: str | None, rows: int
+) -> None:
+    config = client.get_model_config(model)
+    assert (config["backend"], config["max_batch_size"]) == (backend, rows)
+    if platform:
+        assert config["platform"] == platform
+        assert client.get_model_metadata(model)["platform"] == platform
+    assert not any(name.startswith("fastserve.") for name in config["parameters"])
+
+
+def test_a_models_error_keeps_its_code(client: Any) -> None:
+    with pytest.raises(InferenceServerException, match="x: got less than 0") as refused:
+        ask(client, "triton", x=np.array([[-1, 2]], np.float32))
+    assert refused.value.status() == "400"
+
+
+def test_a_model_calls_another(client: Any) -> None:
+    assert ask(client, "caller", x=THREE).tolist() == [[1, 1, 3]]
+    with pytest.raises(InferenceServerException, match="nobody") as refused:
+        ask(client, "caller", x=THREE + 10)
+    assert refused.value.status() == "404"
+
+
+def test_the_log_says_why_onnxruntime_took_a_model(server: RunningServer) -> None:
+    lines = [line for line in server.log().splitlines() if "goes to onnxruntime" in line]
+    assert len(lines) == 1
+    assert "det version 1" in lines[0] or '"det"' in lines[0]
