@@ -27,6 +27,10 @@ FLOOD, IO = "csrc/codec/http2_flood.h", "csrc/frontend/io_loop.h"
 OIP, TREE = "csrc/codec/oip_infer.h", "python/fastserve/config/tree.py"
 LIMIT_TESTS = "tests/conformance/test_limits.py"
 SHM_TESTS = "tests/conformance/test_shared_memory.py"
+LOCAL, LOCAL_TESTS = "csrc/frontend/local_loop.h", "tests/csrc/frontend/local_server_test.cc"
+LOCAL_REFUSED = "`fastserve_local_requests_refused_total`"
+LOCAL_CONNECTIONS = "`fastserve_local_connections_refused_total`"
+LOCAL_SOCKET = "none: the client is told over its socket"
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,103 @@ LIMITS: dict[str, list[Limit]] = {
             f"{SHM_TESTS}, tests/csrc/memory/region_test.cc",
             metric="`fastserve_shared_memory_refused_total`",
             unit="bytes",
+        ),
+    ],
+    "Local transport (`--local`)": [
+        Limit(
+            "connections",
+            "max_connections",
+            LOCAL,
+            256,
+            "RESOURCE_EXHAUSTED `connections: there are N already`",
+            "tests/integration/test_local_transport.py",
+            metric=LOCAL_CONNECTIONS,
+        ),
+        Limit(
+            "requests in flight of a connection: the cells of its ring, a power of two",
+            "max_cells",
+            LOCAL,
+            1024,
+            "INVALID_ARGUMENT `cells: got N, want a power of two of at most 1024`",
+            LOCAL_TESTS,
+            metric=LOCAL_SOCKET,
+        ),
+        Limit(
+            "bytes of a cell, in which a request's names and shapes must fit",
+            "kMostCellBytes",
+            "csrc/local/local_frame.h",
+            32768,
+            "INVALID_ARGUMENT `cell_bytes: got N`",
+            "tests/csrc/local/local_handshake_test.cc",
+            metric=LOCAL_SOCKET,
+            unit="bytes",
+        ),
+        Limit(
+            "regions of a connection",
+            "max_regions",
+            LOCAL,
+            64,
+            "RESOURCE_EXHAUSTED `regions: a connection may have 64`",
+            LOCAL_TESTS,
+            metric=LOCAL_SOCKET,
+        ),
+        Limit(
+            "bytes of a connection's regions",
+            "max_region_bytes",
+            LOCAL,
+            1 << 30,
+            "INVALID_ARGUMENT `shared memory: got N bytes`",
+            LOCAL_TESTS,
+            metric=LOCAL_SOCKET,
+            unit="bytes",
+        ),
+        Limit(
+            "bytes of all connections' regions",
+            "max_total_region_bytes",
+            LOCAL,
+            4 << 30,
+            "RESOURCE_EXHAUSTED `regions: their bytes are used up`, INVALID_ARGUMENT for one that is larger than what is left",
+            LOCAL_TESTS,
+            metric=LOCAL_SOCKET,
+            unit="bytes",
+        ),
+        Limit(
+            "models that a connection opened",
+            "max_models",
+            LOCAL,
+            256,
+            "RESOURCE_EXHAUSTED `models: a connection may open 256`",
+            LOCAL_TESTS,
+            metric=LOCAL_SOCKET,
+        ),
+        Limit(
+            "BYTES inputs of a request, which are copied",
+            "max_string_bytes",
+            LOCAL,
+            64 << 20,
+            "RESOURCE_EXHAUSTED",
+            LOCAL_TESTS,
+            metric=LOCAL_REFUSED,
+            unit="bytes",
+        ),
+        Limit(
+            "inputs, and outputs, of a request",
+            "kMostLocalInputs",
+            "csrc/local/local_frame.h",
+            64,
+            "INVALID_ARGUMENT `inputs: got N, want 64 or fewer`",
+            "tests/csrc/local/local_frame_test.cc",
+            metric=LOCAL_REFUSED,
+        ),
+        Limit(
+            "time for the HELLO of a connection",
+            "handshake_timeout_ns",
+            LOCAL,
+            5,
+            "closed",
+            LOCAL_TESTS,
+            metric="`fastserve_local_connections_broken_total`",
+            unit="s",
         ),
     ],
     "gRPC": [

@@ -1,7 +1,6 @@
 // libFuzzer: a cell of the local transport as a hostile peer writes it. The invariants: nothing beyond the bytes is read, an accepted
 // request is within the limits, and what is accepted encodes again.
-//   clang++-19 -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Icsrc tests/fuzz/local_frame_fuzz.cc csrc/local/local_frame.cc
-//       csrc/tensor/*.cc csrc/base/status.cc -o local_frame_fuzz
+// fuzz-sources: csrc/local/local_frame.cc csrc/tensor/*.cc csrc/base/status.cc
 #include <cstdlib>
 #include <vector>
 

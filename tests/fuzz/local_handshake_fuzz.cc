@@ -1,6 +1,5 @@
 // libFuzzer: control messages of the local transport, both directions.
-//   clang++-19 -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Icsrc tests/fuzz/local_handshake_fuzz.cc
-//       csrc/local/local_handshake.cc csrc/tensor/*.cc csrc/base/status.cc -o local_handshake_fuzz
+// fuzz-sources: csrc/local/local_handshake.cc csrc/tensor/*.cc csrc/base/status.cc
 #include <cstdlib>
 
 #include "local/local_handshake.h"

@@ -1,7 +1,5 @@
-// libFuzzer target: the region table against its model (tests/csrc/memory/region_table_walk.h). By hand, with clang:
-//
-//   clang++-19 -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Icsrc -Itests/csrc tests/fuzz/region_table_fuzz.cc
-//     csrc/memory/region*.cc csrc/memory/sigbus_guard.cc csrc/base/status.cc -o region_table_fuzz
+// libFuzzer target: the region table against its model (tests/csrc/memory/region_table_walk.h).
+// fuzz-sources: csrc/memory/region*.cc csrc/memory/sigbus_guard.cc csrc/base/status.cc
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>

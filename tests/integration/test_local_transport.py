@@ -26,7 +26,7 @@ from running_server import RunningServer
 
 import fastserve
 from fastserve.client.local import AsyncLocalClient, LocalClient
-from fastserve.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from fastserve.errors import DeadlineExceeded, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 
 KILLS = int(os.environ.get("TEST_LOCAL_KILLS", "50"))
 PACKAGE = Path(fastserve.__file__).parent
@@ -89,6 +89,18 @@ def test_the_answer_is_the_callers_own(client: LocalClient) -> None:
     first = client.infer("echo", {"IN": np.ones((1, 4), np.float32)})["OUT"]
     client.infer("echo", {"IN": np.zeros((1, 4), np.float32)})
     assert first.tolist() == [[1, 1, 1, 1]]
+
+
+def test_connections_at_the_limit(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "models")
+    with RunningServer(repository, tmp_path, "--local", f"unix:{tmp_path}/local.sock") as running:
+        address = running.addresses["local"]
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(LocalClient(address)) for _ in range(256)]
+            with pytest.raises(ResourceExhausted, match="connections: there are 256 already"):
+                LocalClient(address)
+            rows = np.ones((1, 4), np.float32)
+            np.testing.assert_array_equal(clients[-1].infer("echo", {"IN": rows})["OUT"], rows)
 
 
 def test_slot_is_memory_of_both(client: LocalClient, server: RunningServer) -> None:

@@ -42,7 +42,11 @@ def test_every_limit_has_a_test(limit: Any) -> None:
 
 @pytest.mark.parametrize(
     ("file", "struct"),
-    [("csrc/codec/http1_head.h", "Http1Limits"), ("csrc/codec/http2_flood.h", "Http2Limits")],
+    [
+        ("csrc/codec/http1_head.h", "Http1Limits"),
+        ("csrc/codec/http2_flood.h", "Http2Limits"),
+        ("csrc/frontend/local_loop.h", "LocalLimits"),
+    ],
 )
 def test_no_limit_of_a_connection_is_left_out(file: str, struct: str) -> None:
     """A field that is added to these structs has to be documented."""

@@ -239,6 +239,7 @@ class TightServerTest : public LocalServerTest {
     LocalLimits limits;
     limits.max_regions = 2;
     limits.max_region_bytes = std::size_t{24} << 20;
+    limits.max_total_region_bytes = std::size_t{36} << 20;
     limits.max_models = 2;
     limits.max_cells = 32;
     limits.max_string_bytes = 11;
@@ -267,6 +268,20 @@ TEST_F(TightServerTest, RegionsAtTheLimit) {
   EXPECT_TRUE(slot(std::uint64_t{15} << 20).is_ok());
   EXPECT_EQ(slot(std::uint64_t{3} << 20).status().code(), Code::kResourceExhausted);  // a third region
   EXPECT_EQ(counters().regions.get(), 2U);
+}
+
+TEST_F(TightServerTest, BytesOfAllConnectionsAtTheLimit) {
+  const auto region = [](LocalConnection& c, std::uint64_t mebibytes) {
+    const LocalModel* model = *c.open("echo");
+    const std::vector<InputPlan> inputs{{0, {1, 4}, mebibytes << 20}};
+    return c.make_slot(*model, inputs, std::vector<OutputPlan>{{0, 16}}).status().code();
+  };
+  const auto a = client();
+  const auto b = client();
+  EXPECT_EQ(region(*a, 3), Code::kOk);   // 4 MiB
+  EXPECT_EQ(region(*a, 15), Code::kOk);  // 16 MiB
+  EXPECT_EQ(region(*b, 15), Code::kOk);  // 36 MiB together
+  EXPECT_EQ(region(*b, 3), Code::kResourceExhausted);
 }
 
 TEST_F(TightServerTest, ModelsAtTheLimit) {
