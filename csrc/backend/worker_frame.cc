@@ -294,7 +294,7 @@ std::size_t expected_room(const Batch& batch, std::size_t dynamic_row_bytes) {
 
 BatchReply read_reply(std::span<const std::byte> record, std::span<const std::byte> room, WorkerBlock& block,
                       Batch& batch) {
-  const BatchReply malformed{internal_error("the worker's reply is malformed"), true};
+  BatchReply malformed{internal_error("the worker's reply is malformed"), true};
   ReplyReader reader{RecordReader(record), room, block, batch};
   switch (static_cast<worker::Answered>(reader.in.get<std::uint8_t>())) {
     case worker::Answered::kFailed: {

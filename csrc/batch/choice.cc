@@ -69,8 +69,11 @@ class Choice {
     while (at_ + 1 < candidates_.count && chosen().rows_per_ns < kGoodEnough * candidates_.best) ++at_;
   }
 
+  // One less only when it was not far behind: clients that come back together are parted by it, and stay so for a while.
   void explore(bool more) {
+    constexpr double kNotFarBehind = 0.75;
     if (more ? at_ + 1 == candidates_.count : at_ == 0) return;
+    if (!more && candidates_.at[at_ - 1].rows_per_ns < kNotFarBehind * chosen().rows_per_ns) return;
     at_ = more ? at_ + 1 : at_ - 1;
     reason_ = Reason::kExplore;
   }

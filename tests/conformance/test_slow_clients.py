@@ -119,7 +119,8 @@ def test_idle_connections_cost_little_and_go_without_a_trace(crowded: RunningSer
             served(crowded)
             full = figures(crowded)
             used.append((full.rss_bytes - before.rss_bytes) // IDLE_CONNECTIONS)
-            assert full.descriptors >= before.descriptors + IDLE_CONNECTIONS
+            # Some fewer: connections of earlier scrapes, which are not counted, may still have been open before.
+            assert full.descriptors >= before.descriptors + IDLE_CONNECTIONS - 4
             assert open_connections(crowded) == IDLE_CONNECTIONS
             if len(used) == 1:
                 quiet = figures(crowded)
