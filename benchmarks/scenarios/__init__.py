@@ -11,6 +11,7 @@ from scenarios import (
     clients,
     echo,
     embed,
+    expiry,
     gil,
     idle,
     idle_models,
@@ -45,4 +46,5 @@ SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "embed": embed.run,
     "echo": echo.run,
     "python_worker": python_worker.run,
+    "expiry": expiry.run,
 }

@@ -163,13 +163,15 @@ TEST(EncodeModelInfer, OutputsInOrderOneRawEntryEach) {
 TEST(EncodeModelInfer, OutputsInSharedMemoryHaveAnEmptyEntryAndTheirPlace) {
   Version version({"first", "second", "third"});
   const std::string large(kReferenceBytes, 'L');
+  const std::string plain = "abcd";
+  const std::string third = "efgh";
   Request request;
   request.requested_outputs = {{.name = "first", .shared = {"region", 4096, large.size()}},
                                {.name = "second"},
                                {.name = "third", .shared = {std::string_view("r"), 0, 4}}};
   Response response;
   response.outputs = {tensor(0, DType::kFp32, Shape{1, 2048}, large),
-                      tensor(1, DType::kFp32, Shape{1}, "abcd"), tensor(2, DType::kFp32, Shape{1}, "efgh")};
+                      tensor(1, DType::kFp32, Shape{1}, plain), tensor(2, DType::kFp32, Shape{1}, third)};
   OutMessage out;
   ASSERT_TRUE(encode_model_infer(response, version, request, out));
   EXPECT_FALSE(out.needs_keep()) << "nothing of the region goes to the socket";
