@@ -25,13 +25,16 @@ def run(bench: Bench) -> Result:
 
     return Result(
         "expiry",
-        "Engine, a model that is busy for 400 ms without warning: requests with a deadline of 50 ms behind it, and a queue of one place "
-        "whose request is cancelled.",
+        "Engine, a model that is busy for 400 ms without warning: requests with a deadline of 50 ms behind it, and a queue of "
+        "one place whose request is cancelled.",
         samples,
         [
             verdict("answer after a deadline that passed in the queue, p99", "late_p99_ms", 10),
             verdict("place free after a cancellation, p99", "freed_p99_ms", 50),
             verdict("requests run after their deadline", "expired_executed", 0, ""),
         ],
-        [("late_worst_ms", "worst lateness, ms"), ("freed_worst_ms", "worst time until the place is free, ms")],
+        [
+            ("late_worst_ms", "worst lateness, ms"),
+            ("freed_worst_ms", "worst time until the place is free, ms"),
+        ],
     )
