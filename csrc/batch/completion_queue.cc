@@ -36,19 +36,19 @@ void CompletionQueue::deliver_chain(Response* newest, Response* oldest) {
 
 void CompletionQueue::wake_self() {
   const std::uint64_t one = 1;
+  writes_.fetch_add(1, std::memory_order_release);  // before the write; partner: take_all
   // Fails only when the counter is at its limit, and then the descriptor is readable anyway.
   [[maybe_unused]] const ssize_t written = ::write(event_fd_.get(), &one, sizeof(one));
-  writes_.fetch_add(1, std::memory_order_release);
 }
 
 Response* CompletionQueue::take_all() {
-  // A loop that looks at the queue every pass pays for the read only when somebody wrote. A write whose count is not yet
-  // visible here leaves the descriptor readable: one more pass.
-  const std::uint32_t writes = writes_.load(std::memory_order_acquire);
-  if (event_fd_.valid() && writes != cleared_) {
-    std::uint64_t ignored = 0;
-    [[maybe_unused]] const ssize_t got = ::read(event_fd_.get(), &ignored, sizeof(ignored));
-    cleared_ = writes;
+  // A loop that looks at the queue every pass pays for the read only when somebody wrote, or is about to: a descriptor that is
+  // readable has been announced, so it never stays readable, and what was read says how many writes are through.
+  if (event_fd_.valid() && writes_.load(std::memory_order_acquire) != cleared_) {
+    std::uint64_t through = 0;
+    if (::read(event_fd_.get(), &through, sizeof(through)) == sizeof(through)) {
+      cleared_ += static_cast<std::uint32_t>(through);
+    }
   }
   Response* taken = ready_.take_all();
   if (taken != nullptr) ++takes_;

@@ -59,8 +59,8 @@ class CompletionQueue {
   // Every take that found something emptied the queue, so exactly one push afterwards or before it found it empty and woke:
   // wakes_ == takes_ means that nobody is left inside deliver_chain. The destructor waits for that.
   std::uint32_t takes_ = 0;               // owner only
-  std::uint32_t cleared_ = 0;             // owner only: writes_ when the eventfd was last read
-  std::atomic<std::uint32_t> writes_{0};  // to the eventfd
+  std::uint32_t cleared_ = 0;             // owner only: writes that were read from the eventfd
+  std::atomic<std::uint32_t> writes_{0};  // to the eventfd, begun
   std::atomic<bool> owner_looks_{false};
   std::atomic<std::uint32_t> wakes_{0};  // release: a deliverer's last touch; acquire in the destructor
   Doorbell bell_;

@@ -32,7 +32,7 @@
 byte state[RESPONSES + 1];           /* 1, 2: deliverer 0's; 3, 4: deliverer 1's */
 bit next_of[2];
 chan ready = [RESPONSES] of { byte }; /* ready_, the intake */
-byte event_fd;                       /* readable: != 0 */
+byte event_fd;                       /* its counter; readable: != 0 */
 byte not_cleared;                    /* writes_ - cleared_ */
 bool owner_looks;                    /* owner_looks_ */
 Doorbell bell;                       /* bell_ */
@@ -56,8 +56,8 @@ bool other;                          /* another descriptor of the poller is read
 
 /* CompletionQueue::wake_self */
 inline wake_self() {
-  d_step { TOUCH; event_fd = 1 };                             /* wake_self: write */
-  d_step { TOUCH; not_cleared++ }           /* wake_self: writes_.fetch_add */
+  d_step { TOUCH; not_cleared++ };          /* wake_self: writes_.fetch_add */
+  d_step { TOUCH; event_fd++ }                                /* wake_self: write */
 }
 
 proctype deliverer(byte d) {
@@ -154,11 +154,10 @@ inline take_all() {
   before = not_cleared;                                             /* take_all: writes_.load */
   if
   :: before != 0 ->
-    event_fd = 0;                                                  /* take_all: read */
-#if MUTANT == 8 /* believes that the read has seen every write until now */
-    not_cleared = 0
+#if MUTANT == 8 /* believes that the read has seen every write that was begun */
+    d_step { event_fd = 0; not_cleared = 0 }
 #else
-    not_cleared = not_cleared - before                             /* take_all: cleared_ = writes */
+    d_step { not_cleared = not_cleared - event_fd; event_fd = 0 }  /* take_all: read, cleared_ += through */
 #endif
   :: before == 0
   fi;

@@ -149,7 +149,8 @@ TEST(DecideByCost, ExploringTakesOneSizeMoreOrLess) {
   EXPECT_EQ(of(prepared(false), kHeavy, 16, +1).rows, 16);
   EXPECT_EQ(of(prepared(false), kHeavy, 16, -1).rows, 4);
   EXPECT_EQ(of(prepared(false), kHeavy, 1, -1).rows, 1);
-  EXPECT_EQ(of(prepared(false), kFlat, 16, -1).rows, 16) << "half of them for the same time: known to be worse";
+  EXPECT_EQ(of(prepared(false), kFlat, 16, -1).rows, 16)
+      << "half of them for the same time: known to be worse";
   EXPECT_EQ(of(prepared(false), kHeavy, 8, +1).rows, 8);
 }
 
