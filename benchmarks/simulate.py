@@ -153,6 +153,23 @@ def single_setting(trace: str, loads: dict[float, list[Point]]) -> str:
     return f"{verdict(whole[name])} {name}"
 
 
+def fixed_table(points: Sequence[Point]) -> str:
+    """What benchmarks/scenarios/sweep.py measures on the server."""
+    lines = ["| device | clients | best without our choice | rows/s | ours | ours / that |", "|---" * 6 + "|"]
+    groups: dict[tuple[str, float], list[Point]] = defaultdict(list)
+    for point in points:
+        if point["trace"] == "closed" and point["instances"] == 1:
+            groups[point["device"], point["load"]].append(point)
+    for (device, clients), here in groups.items():
+        ours = next(p for p in here if is_ours(p))["served_per_s"]
+        best = max((p for p in here if p["family"] in ("none", "fixed")), key=lambda p: p["served_per_s"])
+        rate = best["served_per_s"]
+        lines.append(
+            f"| {device} | {clients:g} | {best['scheduler']} | {rate:.4g} | {ours:.4g} | {ours / rate:.3f} |"
+        )
+    return "\n".join(lines)
+
+
 def overload_table(points: Iterable[Point]) -> str:
     lines = [
         "| device | trace | scheduler | load | served/s | p50 ms | p99 ms | refused | high admitted |",
@@ -175,7 +192,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="runs that are averaged [3]")
     parser.add_argument("--quick", action="store_true", help="two loads, one seed")
     parser.add_argument("--variants", action="store_true", help="also our policy with one part left out each")
-    parser.add_argument("--device", help="flat, resnet, mlp or bimodal [all]")
+    parser.add_argument("--device", help="flat, resnet, mlp, bimodal or shared [all]")
     parser.add_argument(
         "--trace", help="poisson, bursty, diurnal, recorded, closed, overload or priorities [all]"
     )
@@ -195,6 +212,9 @@ def main() -> int:
         "setting at each load, which nobody could choose beforehand; 'best single setting': one for the trace. 'Mean\n"
         "latency': the same for the mean, against the rival that is best in p99.\n\n"
         + table(points)
+        + "\n\nClients in a closed loop, one instance: ours against no batching and every fixed size (at most 20 ms of waiting\n"
+        "for it). `shared`: run times swing by 10 % from one half second to the next, and the warm-up's figures by as much:\n\n"
+        + fixed_table(points)
         + "\n\nOverload, open loop:\n\n"
         + overload_table(points)
         + "\n"

@@ -34,8 +34,9 @@ struct LoadOptions {
   double warmup_s = 1;
   double stall_s = 30;  // no reply for so long ends the run
   bool verify_echo = false;
-  double deadline_ms = 0;  // gRPC: sent as grpc-timeout; 0: none
-  int priority = 0;        // gRPC: sent as the parameter `priority`; 0: none
+  bool read_replies = false;  // replies are taken apart although nothing is verified by the loop itself
+  double deadline_ms = 0;     // gRPC: sent as grpc-timeout; 0: none
+  int priority = 0;           // gRPC: sent as the parameter `priority`; 0: none
   std::uint64_t seed = 1;
   int cpu = -1;
   std::vector<pid_t> server_pids;
@@ -49,7 +50,8 @@ struct Reply {
   std::uint64_t tag = 0;  // of the request that this reply is taken to answer
   std::int64_t started_ns = 0;
   std::string_view error;  // empty: the request succeeded
-  // Filled for a successful reply when verify_echo is set; `id` is what request_id(tag) sent.
+  // Filled for a successful reply when verify_echo or read_replies is set; `id` is what request_id(tag) sent.
+  std::string_view version;
   std::string_view id;
   std::string_view dtype;
   std::vector<std::int64_t> shape;

@@ -9,9 +9,10 @@ namespace {
 
 constexpr std::size_t kMaxNotes = 8;
 
-// grpc-status of a refusal at the door, and of a deadline that passed.
+// A refusal at the door, and a deadline that passed.
 bool refused(std::string_view error) {
-  return error.starts_with("grpc-status 14:") || error.starts_with("grpc-status 8:");
+  return error.starts_with("grpc-status 14:") || error.starts_with("grpc-status 8:") ||
+         error.starts_with("HTTP status 503") || error.starts_with("HTTP status 429");
 }
 bool expired(std::string_view error) { return error.starts_with("grpc-status 4:"); }
 

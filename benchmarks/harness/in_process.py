@@ -20,6 +20,7 @@ class InProcess:
     def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
         self._name = name
         self._process = process
+        self.ready: dict[str, Any] = {}  # what it said when it was
 
     def answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -52,7 +53,7 @@ def in_process(
     )
     try:
         asked = InProcess(probe, process)
-        asked.answer()
+        asked.ready = asked.answer()
         yield asked
     finally:
         stop(process)

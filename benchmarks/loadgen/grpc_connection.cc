@@ -264,12 +264,15 @@ std::string GrpcConnection::parse(const Call& call, Reply& out) {
   for (std::size_t i = 1; i < kPrefixBytes; ++i)
     length = length << 8 | static_cast<unsigned char>(call.body[i]);
   if (call.body.size() != kPrefixBytes + length) return "message length differs from what came";
-  if (!options_.verify_echo) return "";
+  if (!options_.verify_echo && !options_.read_replies) return "";
   try {
     protozero::pbf_reader response(call.body.data() + kPrefixBytes, length);
     std::size_t outputs = 0;
     while (response.next()) {
-      if (response.tag() == 3) {
+      if (response.tag() == 2) {
+        const auto version = response.get_view();
+        out.version = {version.data(), version.size()};
+      } else if (response.tag() == 3) {
         const auto id = response.get_view();
         out.id = {id.data(), id.size()};
       } else if (response.tag() == 5 && outputs++ == 0) {

@@ -1,4 +1,4 @@
-// Open-loop load client over gRPC: Poisson arrivals in phases, deadlines, two priorities. One thread, one epoll set.
+// Open-loop load client over gRPC and REST: Poisson arrivals in phases, deadlines, two priorities. One thread, one epoll set.
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -12,6 +12,7 @@
 #include "common/open_loop.h"
 #include "common/process.h"
 #include "common/tool.h"
+#include "common/version_check.h"
 #include "loadgen/connection_set.h"
 
 namespace fastserve::bench {
@@ -20,8 +21,11 @@ namespace {
 constexpr std::string_view kHelp =
     R"(open_load: open-loop load on an Open Inference Protocol server over gRPC.
 
-  open_load --grpc HOST:PORT --phases RATE:SECONDS,... [options]
+  open_load --grpc HOST:PORT [--rest HOST:PORT] --phases RATE:SECONDS,... [options]
 
+  --rest HOST:PORT     every other connection sends POST /v2/models/NAME/infer with binary tensor data, pipelined
+  --verify-version     the first output begins with the number of the version (FP32): replies have to say the same, and to come
+                       from no older version than the newest that had answered when the request was sent
   --phases R:S,...     R requests/s (Poisson) for S seconds, then the next, without a gap
   --high-share X       share of the requests sent with priority 1, the others with 2 [0: no priorities]
   --good-ms MS         an answer within so long of its due time is goodput [50]
@@ -35,7 +39,8 @@ Output: one line of JSON, {"phases": [{offered, good, late, refused, expired, fa
 
 class Client {
  public:
-  Client(const std::string& address, const LoadOptions& options, const OpenLoopOptions& shape)
+  Client(const std::string& address, const std::string& rest, const LoadOptions& options,
+         const OpenLoopOptions& shape)
       : low_(options),
         high_(options),
         loop_(shape, options.server_pids),
@@ -46,8 +51,11 @@ class Client {
     }
     for (int i = 0; i < options.connections; ++i) {
       const bool high = shape.high_share > 0 && i % 2 == 1;
-      const auto on_reply = [this](const Reply& reply) { loop_.finish(reply.tag, reply.error, now_ns()); };
-      connections_.add(make_grpc_connection(address, high ? high_ : low_, payload_, on_reply));
+      const auto on_reply = [this](const Reply& reply) { finish(reply, now_ns()); };
+      const LoadOptions& own = high ? high_ : low_;
+      connections_.add(!rest.empty() && i % 2 == 1
+                           ? make_rest_connection(rest, own, payload_, RestForm::kBinary, true, on_reply)
+                           : make_grpc_connection(address, own, payload_, on_reply));
       lanes_[high ? 1 : 0].members.push_back(static_cast<std::size_t>(i));
     }
     dirty_.resize(connections_.size());
@@ -59,9 +67,21 @@ class Client {
 
   // False: a connection broke, or the server left requests without an answer.
   bool run(double stall_s);
-  std::string report() const { return loop_.report(); }
+  std::string report() const {
+    JsonObject checked;
+    checked.add("wrong_versions", check_.wrong());
+    checked.add("versions", static_cast<std::uint64_t>(check_.versions()));
+    std::string text = checked.str();
+    text.back() = ',';
+    return text + " " + loop_.report().substr(1);
+  }
 
  private:
+  void finish(const Reply& reply, std::int64_t now) {
+    const std::string fault =
+        low_.read_replies && reply.error.empty() ? check_.fault(reply, now) : std::string(reply.error);
+    loop_.finish(reply.tag, fault, now);
+  }
   static constexpr std::uint64_t kTimer = UINT64_MAX;
   struct Lane {  // the connections of one priority
     std::vector<std::size_t> members;
@@ -78,6 +98,7 @@ class Client {
 
   LoadOptions low_, high_;
   OpenLoop loop_;
+  VersionCheck check_;
   Payload payload_;
   int timer_ = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
   ConnectionSet connections_;
@@ -184,18 +205,22 @@ int run(int argc, char** argv) {
   const std::string help = std::string(kHelp) + "\n" + std::string(kLoadHelp);
   Args args(argc, argv, help);
   const std::string address = args.text("--grpc");
+  const std::string rest = args.text("--rest");
+  const bool verify_version = args.flag("--verify-version");
   OpenLoopOptions shape;
   shape.phases = parse_phases(args.text("--phases"), args);
   shape.high_share = args.real("--high-share", 0, 0, 1);
   shape.good_ms = args.real("--good-ms", 50, 0.01, 1e6);
   LoadOptions options = LoadOptions::parse(args);
   args.finish();
+  options.read_replies = verify_version;
   shape.seed = options.seed;
   if (address.empty()) args.fail("want --grpc (see --help)");
   if (shape.high_share > 0 && options.connections < 2)
     args.fail("--high-share wants --connections of 2 and more");
   if (!pin_to_cpu(options.cpu)) args.fail("--cpu: cannot pin to CPU " + std::to_string(options.cpu));
-  Client client(address, options, shape);
+  if (shape.high_share > 0 && !rest.empty()) args.fail("--high-share wants no --rest");
+  Client client(address, rest, options, shape);
   const bool clean = client.run(options.stall_s);
   std::printf("%s\n", client.report().c_str());
   return clean ? 0 : 1;

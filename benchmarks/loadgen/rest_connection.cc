@@ -189,7 +189,7 @@ void RestConnection::finish(const Head& head, std::string_view body) {
   std::string error;
   if (head.status != 200) {
     error = "HTTP status " + std::to_string(head.status) + ": " + std::string(body.substr(0, 200));
-  } else if (options_.verify_echo) {
+  } else if (options_.verify_echo || options_.read_replies) {
     error = parse(head, body, out);
   }
   out.error = error;
@@ -202,6 +202,7 @@ std::string RestConnection::parse(const Head& head, std::string_view body, Reply
   std::string_view text;
   if (json_.parse(body.data(), head.json_bytes).get(root) != simdjson::SUCCESS) return "reply: not JSON";
   if (root["id"].get(text) == simdjson::SUCCESS) out.id = text;
+  if (root["model_version"].get(text) == simdjson::SUCCESS) out.version = text;
   if (root["outputs"].at(0).get(output) != simdjson::SUCCESS) return "reply: no outputs[0]";
   if (output["datatype"].get(text) == simdjson::SUCCESS) out.dtype = text;
   simdjson::dom::array shape;

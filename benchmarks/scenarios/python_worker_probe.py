@@ -2,7 +2,7 @@
 
 worker_16, worker_0   requests/s of a Python model in a worker process, 16 calls in flight, batches of up to 16 rows or none
 baseline              the same model and calls through multiprocessing, shared_memory and a Connection
-beside_worker         p50 of a native model beside a busy Python model
+beside_worker         p50 of an OpenVINO model (64 > 256 > 8, one row) beside a busy Python model
 beside_process        the same beside the same loop in an unrelated process
 """
 
@@ -31,6 +31,7 @@ from fastserve.worker.registration import register_workers
 IN_FLIGHT = 16
 FLOATS = 256  # of a request
 BUSY = "import time\nwhile True: time.monotonic()"
+FEATURES = 64  # of a row of the OpenVINO model
 
 MODEL = """
 import time
@@ -134,8 +135,20 @@ def serving(rows: int) -> Iterator[fastserve.Engine]:
         shape = (-1, FLOATS) if rows else (FLOATS,)
         inputs, outputs = ([fastserve.Tensor(name, "FP32", shape)] for name in "xy")
         engine.load("plus", version, backend="python", max_batch_rows=rows, inputs=inputs, outputs=outputs)
-        engine.load("echo", backend="identity", max_batch_rows=rows, inputs=inputs, outputs=outputs)
         yield engine
+
+
+def write_native(path: Path) -> None:
+    import openvino as ov
+    from openvino import opset13 as op
+
+    generator = np.random.default_rng(1)
+    x = op.parameter([-1, FEATURES], np.float32, name="x")
+    wide = op.relu(op.matmul(x, generator.random((FEATURES, 256), np.float32), False, False))
+    y = op.matmul(wide, generator.random((256, 8), np.float32), False, False)
+    y.output(0).set_names({"y"})
+    x.output(0).set_names({"x"})
+    ov.save_model(ov.Model([y], [x]), path)
 
 
 def worker(rows: int, seconds: float) -> dict[str, float]:
@@ -156,11 +169,14 @@ def baseline(seconds: float) -> dict[str, float]:
 
 
 def native_p50_us(engine: fastserve.Engine, seconds: float) -> dict[str, float]:
-    x = np.zeros((1, FLOATS), np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        write_native(Path(folder) / "model.xml")
+        engine.load("native", folder, backend="openvino", max_batch_rows=8)
+    x = np.zeros((1, FEATURES), np.float32)
     took = []
     end = time.perf_counter() + seconds
     while (begin := time.perf_counter()) < end:
-        engine.infer("echo", {"x": x})
+        engine.infer("native", {"x": x})
         took.append(time.perf_counter() - begin)
     return {"p50_us": statistics.median(took) * 1e6}
 

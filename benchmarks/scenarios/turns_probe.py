@@ -1,4 +1,4 @@
-"""One ResNet-50 image at a time, in turns call by call: a bare OpenVINO request, Engine.infer_async, gRPC to a server.
+"""One ResNet-50 image at a time, in turns call by call: a bare OpenVINO request, Engine.infer, infer_async, gRPC to a server.
 
 python turns_probe.py MODEL PROPERTIES_JSON GRPC_ADDRESS|none
 
@@ -6,8 +6,9 @@ Answers `SECONDS WARMUP` on stdin with one line of JSON, {"bare OpenVINO": {"p50
 seconds apart differ by a millisecond on a machine that others use too; calls that follow one another share its weather. The
 turns begin with another contender each time, so that nobody always follows the same one.
 
-Bare: start_async and wait on a request that was filled once. gRPC: bytes made beforehand and an identity serializer, so that
-what it adds is the wire, the kernel and the server, not protobuf in Python.
+Bare: start_async and wait on a request that was filled once; a second one of the same shows how far two equals are apart.
+gRPC twice: over a plain socket with frames made beforehand (harness/lean_grpc.py), which is what the server, the kernel and the
+wire add, and with grpcio, bytes made beforehand and an identity serializer, which is what its client adds to that.
 """
 
 from __future__ import annotations
@@ -25,8 +26,14 @@ import numpy as np
 
 from fastserve import Engine
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from harness.lean_grpc import LeanGrpc
+
 Call = Callable[[], Awaitable[Any]]
-BARE = "bare OpenVINO"
+BARE, BARE_AGAIN = "bare OpenVINO", "bare OpenVINO again"
+INFER, INFER_ASYNC = "Engine.infer", "Engine.infer_async"
+GRPC, GRPCIO = "fastserve gRPC, plain socket", "fastserve gRPC, grpcio"
 SHAPE = (1, 3, 224, 224)
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -38,7 +45,10 @@ def bare(model: str, properties: dict[str, str], x: np.ndarray) -> Call:
     network = core.read_model(model)
     network.reshape({0: list(SHAPE)})
     hint = {"PERFORMANCE_HINT": "LATENCY"} if properties.get("NUM_STREAMS") == "1" else {}
-    request = core.compile_model(network, "CPU", {**hint, **properties}).create_infer_request()
+    own = {
+        name: value for name, value in properties.items() if name.isupper()
+    }  # the others are the backend's
+    request = core.compile_model(network, "CPU", {**hint, **own}).create_infer_request()
     request.get_input_tensor().data[:] = x
 
     async def call() -> None:
@@ -48,7 +58,14 @@ def bare(model: str, properties: dict[str, str], x: np.ndarray) -> Call:
     return call
 
 
-def over_grpc(address: str, x: np.ndarray, stack: contextlib.ExitStack) -> Call:
+def blocking(function: Callable[[], object]) -> Call:
+    async def call() -> None:
+        function()
+
+    return call
+
+
+def over_grpc(address: str, x: np.ndarray, stack: contextlib.ExitStack) -> dict[str, Call]:
     import grpc
 
     from fastserve import protos
@@ -58,13 +75,10 @@ def over_grpc(address: str, x: np.ndarray, stack: contextlib.ExitStack) -> Call:
     )
     request.inputs.add(name="input", datatype="FP32", shape=SHAPE)
     sent = request.SerializeToString()
+    lean = stack.enter_context(contextlib.closing(LeanGrpc(address, METHOD, sent)))
     channel = stack.enter_context(grpc.insecure_channel(address))
     infer = channel.unary_unary(METHOD)  # no serializer: bytes both ways
-
-    async def call() -> None:
-        infer(sent)
-
-    return call
+    return {GRPC: blocking(lean.call), GRPCIO: blocking(lambda: infer(sent))}
 
 
 async def take_turns(calls: dict[str, Call], seconds: float, warmup_s: float) -> dict[str, Any]:
@@ -105,11 +119,14 @@ def main() -> None:
         engine.load("resnet50", Path(model), backend="openvino", max_batch_rows=32, parameters=properties)
         calls: dict[str, Call] = {
             BARE: bare(model, properties, x),
-            "Engine.infer_async": lambda: engine.infer_async("resnet50", {"input": x}),
+            INFER: blocking(lambda: engine.infer("resnet50", {"input": x})),
+            INFER_ASYNC: lambda: engine.infer_async("resnet50", {"input": x}),
+            BARE_AGAIN: bare(model, properties, x),
         }
         if address != "none":
-            calls["fastserve gRPC"] = over_grpc(address, x, stack)
-        print(json.dumps({"ready": True}), flush=True)
+            calls |= over_grpc(address, x, stack)
+        words = engine.model("resnet50").properties.get("lone", "one row is no question here")
+        print(json.dumps({"ready": True, "lone": words}), flush=True)
         for line in sys.stdin:
             seconds, warmup_s = map(float, line.split())
             print(json.dumps(asyncio.run(take_turns(calls, seconds, warmup_s))), flush=True)

@@ -60,6 +60,11 @@ std::vector<Entry> entries(bool variants) {
                      return triton(device, delay, {4, 8});
                    }});
   }
+  for (const int rows : {2, 4, 8, 16, 32}) {
+    out.push_back({"fixed", "fixed " + std::to_string(rows), 1, [rows](const Device& device, const Machine&) {
+                     return triton(device, 20 * kMillisecond, {rows});
+                   }});
+  }
   for (const int ms : {60'000, 1000, 100}) {
     const Nanos most = ms * kMillisecond;
     out.push_back({"BentoML", "BentoML " + std::to_string(ms) + " ms", 2,
@@ -123,15 +128,19 @@ void run(const Options& options) {
                                         : std::vector<double>{0.05, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95};
   const std::vector<int> clients =
       options.quick ? std::vector<int>{1, 8} : std::vector<int>{1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};
-  for (const char* name : {"flat", "resnet", "mlp", "bimodal"}) {
+  for (const char* name : {"flat", "resnet", "mlp", "bimodal", "shared"}) {
     if (!wanted(options.device, name)) continue;
-    const Device dev = device(name);
+    Device dev = device(name);
+    dev.weather_seed = options.seed;
     for (const int instances : {1, 2}) {
       for (const Entry& entry : entries(options.variants)) {
         if (!wanted(options.scheduler, entry.family)) continue;
         Machine machine{instances, entry.depth};
         if (dev.name == "mlp") machine.gap_ns = 5 * kMicrosecond;
+        // What benchmarks/scenarios/sweep.py measures on the server: clients in a closed loop.
+        const bool closed_only = dev.name == "shared" || entry.family == "fixed";
         for (const char* trace : {"poisson", "bursty", "diurnal", "recorded"}) {
+          if (closed_only) break;
           if (!wanted(options.trace, trace) || (recorded.empty() && !std::strcmp(trace, "recorded")))
             continue;
           for (const double load : loads) {

@@ -13,7 +13,7 @@ Ours::Ours(const Device& device, const Machine& machine, Options options)
       instances_(static_cast<std::size_t>(machine.instances)) {
   limits_.max_rows = device.max_rows;
   limits_.prepared_rows = device.prepared_rows;
-  limits_.pads = !device.prepared_rows.empty();
+  limits_.pads = device.pads;
   limits_.target_p99_ns = options.target_p99_ns;
   limits_.max_queue_requests = options.max_queue_requests;
   warm_up();
@@ -24,7 +24,7 @@ void Ours::warm_up() {
   std::vector<std::int64_t> sizes = device_.prepared_rows;
   if (sizes.empty()) sizes = {1, device_.max_rows};
   for (Instance& instance : instances_) {
-    for (const std::int64_t rows : sizes) instance.cost.record(rows, device_.mean_ns(rows));
+    for (const std::int64_t rows : sizes) instance.cost.record(rows, device_.warm_up_ns(rows));
   }
   drain_.store(fs::drain_rate(limits_, instances_[0].cost, static_cast<int>(instances_.size())));
 }

@@ -115,7 +115,7 @@ class Simulation {
     // A device that just became free was waited for: the batch had yet to be gathered and handed over.
     batch.start =
         flights_[at].empty() ? std::max(now_, free_since_[at] + machine_.gap_ns) : flights_[at].back().end;
-    const Nanos run = device_.run_ns(batch.rows, random_);
+    const Nanos run = device_.run_ns(batch.rows, batch.start, random_);
     batch.end = batch.start + run;
     busy_ns_ += run;
     ++batches_;

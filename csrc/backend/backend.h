@@ -23,6 +23,8 @@
 
 namespace fastserve {
 
+class ModelBytes;  // backend/model_bytes.h
+
 // What the control layer decided about a version before it is loaded (from config.pbtxt or made up from the model file).
 struct LoadSpec {
   std::string model;
@@ -45,6 +47,8 @@ struct LoadSpec {
   bool response_cache = false;
   std::map<std::string, std::vector<std::string>> labels;  // output -> names of its classes
   std::map<std::string, std::string> parameters;  // backend's own ("execute_delay_us", OpenVINO properties)
+  // The model itself, where it is not to be read from `path` (which still names it). nullptr: read `path`.
+  std::shared_ptr<ModelBytes> in_memory;
 };
 
 // Called from the loading thread: 0..1 and what is being done ("reading", "compiling", "warming 8 rows").

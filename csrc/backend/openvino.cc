@@ -9,6 +9,7 @@
 #include "backend/openvino_config.h"
 #include "backend/openvino_files.h"
 #include "backend/openvino_instance.h"
+#include "backend/openvino_memory.h"
 #include "backend/openvino_precision.h"
 #include "backend/openvino_signature.h"
 #include "backend/openvino_text.h"
@@ -87,6 +88,7 @@ class OpenVinoModel final : public LoadedModel {
                                         : "asynchronous, depth " + std::to_string(plan_.depth)},
         {"weights_bytes", std::to_string(plan_.weights_bytes)},
     };
+    if (!plan_.lone.empty()) all["lone"] = plan_.lone;
     if (plan_.one_run != 0) all["one_run_us"] = std::to_string(plan_.one_run / kMicrosecond);
     return all;
   }
@@ -96,11 +98,15 @@ class OpenVinoModel final : public LoadedModel {
  private:
   std::string prepared() const {
     if (!resolved_.signature.batches()) return "as the model is";
-    const bool dynamic = plan_.sets.front()->sizes.front().rows == 0;
-    if (!plan_.pads) return "dynamic, 1 to " + std::to_string(resolved_.signature.max_batch_rows) + " rows";
+    const std::vector<Compiled>& sizes = plan_.sets.front()->sizes;
+    const bool dynamic = sizes.back().rows == 0;
+    const std::string lone = dynamic && sizes.size() > 1 ? "; one row by itself" : "";
+    if (!plan_.pads) {
+      return "dynamic, 1 to " + std::to_string(resolved_.signature.max_batch_rows) + " rows" + lone;
+    }
     std::string text = dynamic ? "dynamic, only:" : "static:";
     for (const std::int64_t rows : plan_.rows) text += " " + std::to_string(rows);
-    return text;
+    return text + lone;
   }
 
   const ModelFile file_;
@@ -123,10 +129,12 @@ class OpenVinoBackend final : public Backend {
                               ", want 0 or more");
     }
     return openvino_guarded(Code::kInternal, "loading failed", [&]() -> Result<std::unique_ptr<LoadedModel>> {
-      FS_ASSIGN_OR_RETURN(ModelFile file, find_model_file(spec.path));
+      FS_ASSIGN_OR_RETURN(ModelFile file, find_file(spec));
+      // Compiled models that are kept hold the weights, readable for everybody who may read the folder.
+      if (spec.in_memory != nullptr) spec.parameters.erase("CACHE_DIR");
       FS_ASSIGN_OR_RETURN(OpenVinoConfig config, read_openvino_config(core(), spec.parameters));
       report(progress, 0.0, "reading");
-      FS_ASSIGN_OR_RETURN(const std::shared_ptr<ov::Model> model, read(file, config));
+      FS_ASSIGN_OR_RETURN(const std::shared_ptr<ov::Model> model, read(file, config, spec.in_memory));
       FS_ASSIGN_OR_RETURN(OpenVinoSignature resolved, resolve(*model, spec));
       FS_RETURN_IF_ERROR(check_allowed_rows(spec, resolved.signature.max_batch_rows));
       report(progress, kReadFraction, "compiling");
@@ -151,12 +159,22 @@ class OpenVinoBackend final : public Backend {
     return core;
   }
 
+  static Result<ModelFile> find_file(const LoadSpec& spec) {
+    if (spec.in_memory == nullptr) return find_model_file(spec.path);
+    return ModelFile{spec.path, spec.path.ends_with(".xml.enc") ? "IR" : "ONNX"};
+  }
+
   // The file is at fault when it cannot be read. Not mapped into memory unless asked for (ENABLE_MMAP): a mapped file that
   // somebody overwrites in place while it is served ends the process with SIGBUS.
-  static Result<std::shared_ptr<ov::Model>> read(const ModelFile& file, const OpenVinoConfig& config) {
+  static Result<std::shared_ptr<ov::Model>> read(const ModelFile& file, const OpenVinoConfig& config,
+                                                 const std::shared_ptr<ModelBytes>& in_memory) {
+    ModelBytes::Parts parts = in_memory == nullptr ? ModelBytes::Parts{} : in_memory->take();
+    if (in_memory != nullptr && parts.model == nullptr)
+      return Status(Code::kFailedPrecondition, "the model in memory is gone: it was loaded before");
     return openvino_guarded(
         Code::kInvalidArgument, "cannot read \"" + file.path + "\" as " + std::string(file.format),
         [&]() -> Result<std::shared_ptr<ov::Model>> {
+          if (parts.model != nullptr) return read_model_in_memory(core(), std::move(parts));
           const auto mmap = config.properties.find("ENABLE_MMAP");
           const ov::Any mapped = mmap == config.properties.end() ? ov::Any("NO") : mmap->second;
           return core().read_model(file.path, std::string(), {{"ENABLE_MMAP", mapped}});

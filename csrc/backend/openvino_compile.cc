@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 
+#include "backend/openvino_lone.h"
 #include "backend/openvino_measure.h"
 #include "backend/openvino_shapes.h"
 #include "backend/openvino_text.h"
@@ -51,7 +52,8 @@ class Compiler {
 
   Result<CompiledPlan> run() {
     if (OpenVinoShapes::needed(resolved_.signature)) plan_.weightless = without_weights(*model_);
-    const bool may_be_static = resolved_.signature.batches() && config_.prepared != Prepared::kDynamic;
+    const bool may_be_static = resolved_.signature.batches() && config_.prepared != Prepared::kDynamic &&
+                               config_.prepared != Prepared::kLone;
     const bool small = plan_.weights_bytes <= kSmallWeightsBytes;
     // The light plan's first compile doubles as the measurement.
     const std::int64_t rows = may_be_static ? 1 : 0;
@@ -98,8 +100,11 @@ class Compiler {
       set->sizes.push_back({rows, first ? *first : compile(rows, shared_properties())});
       report();
     }
+    decide_running(set->sizes.front());
+    if (auto lone = decide_lone(set->sizes.front())) {
+      set->sizes.insert(set->sizes.begin(), {1, std::move(*lone)});
+    }
     plan_.sets.push_back(std::move(set));
-    decide_running(plan_.sets.front()->sizes.front());
     return std::move(plan_);
   }
 
@@ -125,7 +130,7 @@ class Compiler {
     if (!plan_.shape.empty()) return std::nullopt;
     TuneTask task{spec_.model,   {},        {}, resolved_.signature.max_batch_rows, threads_, nodes(),
                   kReadFraction, &progress_};
-    task.key = tune_key(*model_, options_in_words(), threads_);
+    key_ = task.key = tune_key(*model_, options_in_words(), threads_);
     task.compile = [&](int streams) {
       plan_.instance_count = streams;
       return compile(sizes.front(), shared_properties());
@@ -135,8 +140,72 @@ class Compiler {
     plan_.shape = in_words(tuned.shape.streams) + ", " + tuned.why +
                   (tuned.shape.measured.empty() ? "" : " (" + tuned.shape.measured + ")");
     most_rows_ = tuned.shape.most_rows;
-    if (tuned.measured) plan_.remembered = Remembered{task.key, tuned.shape};
+    known_ = tuned.shape;
+    settled_ = tuned.settled;
+    if (tuned.measured) plan_.remembered = Remembered{key_, tuned.shape};
     return tuned.compiled;
+  }
+
+  // A compiled model for one row alone, where it has one.
+  std::optional<ov::CompiledModel> decide_lone(const Compiled& shared) {
+    constexpr const char* kOwn = "one row has a compiled model of its own";
+    constexpr const char* kShared = "one row runs in the one for all";
+    if (shared.rows != 0 || !lone_is_possible()) return std::nullopt;
+    const std::string reason = reason_not_to_measure_lone();
+    if (!reason.empty()) {
+      const bool own = config_.prepared == Prepared::kLone;
+      plan_.lone = std::string(own ? kOwn : kShared) + ", " + reason;
+      return own ? std::optional(compile(1, shared_properties())) : std::nullopt;
+    }
+    find_known_lone();
+    LoneFound found{known_.lone, known_.lone_measured, std::nullopt};
+    std::string how = "from the cache (" + found.measured + ")";
+    if (known_.lone == Lone::kUnknown) {
+      found = measure_lone_row({spec_.model, shared.model,
+                                [this](std::int64_t rows) { return compile(rows, shared_properties()); }});
+      const bool measured = found.lone != Lone::kUnknown;
+      how = measured ? "measured (" + found.measured + ")" : "not measured: " + found.measured;
+      if (measured) remember_lone(found);
+    }
+    const bool own = found.lone == Lone::kOwn;
+    plan_.lone = std::string(own ? kOwn : kShared) + ", " + how;
+    if (own && !found.compiled) return compile(1, shared_properties());
+    return std::move(found.compiled);
+  }
+
+  bool lone_is_possible() const {
+    if (!resolved_.signature.batches() || resolved_.signature.max_batch_rows == 1) return false;
+    if (config_.prepared == Prepared::kDynamic || config_.device != "CPU") return false;
+    return spec_.allowed_rows.empty() || spec_.allowed_rows.front() == 1;
+  }
+
+  // "" when a measurement decides.
+  std::string reason_not_to_measure_lone() const {
+    if (config_.prepared == Prepared::kLone) return "by prepared";
+    if (!fixed_shapes(1)) return "free dimensions";
+    if (plan_.weights_bytes > kMostLoneWeightsBytes) {
+      return "its weights of " + std::to_string(plan_.weights_bytes >> 20) + " MB are too many to hold twice";
+    }
+    if (plan_.one_run == 0) return "zeros are no input for it";
+    if (plan_.one_run > kLongestLoneRun) return "its runs are too long for it to matter";
+    if (!config_.tune.value_or(tune_settings().at_load)) return "not measured: tune is off";
+    return {};
+  }
+
+  // What is kept of a model whose streams the configuration pins is this alone.
+  void find_known_lone() {
+    if (!key_.empty()) return;
+    key_ = tune_key(*model_, options_in_words() + " pinned_streams=" + std::to_string(plan_.instance_count),
+                    threads_);
+    const auto kept = TuneCache(tune_settings().cache_directory).find(key_);
+    known_ = kept.value_or(TunedShape{plan_.instance_count, 0, {}, Lone::kUnknown, {}});
+  }
+
+  // Streams that were not measured to the end are not kept, and so nothing is.
+  void remember_lone(const LoneFound& found) {
+    known_.lone = found.lone;
+    known_.lone_measured = found.measured;
+    if (settled_) plan_.remembered = Remembered{key_, known_};
   }
 
   // "" when the number of streams is to be measured.
@@ -244,6 +313,9 @@ class Compiler {
   std::vector<NumaNode> nodes_;
   std::vector<std::vector<int>> pinned_;  // by the configuration, for each instance
   std::int64_t most_rows_ = 0;            // known from a former load; 0: not
+  std::string key_;                       // of the cache; "": not asked yet
+  TunedShape known_;                      // from the cache or measured just now
+  bool settled_ = true;                   // its streams
   std::size_t steps_ = 1;
   std::size_t done_ = 0;
   CompiledPlan plan_;

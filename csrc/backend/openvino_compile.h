@@ -8,7 +8,8 @@
 //    a busy machine). They get one thread per instance (11 us; two threads 15-17 us, and the second core belongs to the
 //    front end) and, being small, compiled models of their own: two streams of one compiled model cost 20-27 us a run, two
 //    models of one stream 11-13. Heavier ones run in OpenVINO's threads, so that the next batch is gathered meanwhile; their
-//    number of streams is measured (openvino_tune.h) unless the configuration says it.
+//    number of streams is measured (openvino_tune.h) unless the configuration says it, and so is whether one row gets a
+//    compiled model of its own (openvino_lone.h).
 //
 // Threads are not pinned to CPUs with one memory node (ENABLE_CPU_PINNING NO unless the configuration says otherwise): OpenVINO
 // pins every compiled model from the same CPU on. Two models of one thread each then share one CPU (117 rows/s against 213),
@@ -50,7 +51,8 @@ struct Compiled {
 };
 
 struct CompiledSet {
-  std::vector<Compiled> sizes;  // ascending by rows; one entry with rows 0 when dynamic or without batching
+  // Ascending by rows; one for any number of rows (0) stands last, and alone but for that of one row.
+  std::vector<Compiled> sizes;
 };
 
 // What is to be kept once the warm-up has found the sizes.
@@ -65,13 +67,14 @@ struct CompiledPlan {
   bool pads = false;               // the device runs only these
   int instance_count = 1;
   int depth = 1;
-  bool on_callers_thread = true;                // else asynchronously; only with depth 1
-  Nanos one_run = 0;                            // measured with one row; 0 = could not be measured
-  int threads_of_run = 0;                       // what a run takes of the CPU budget; 0: nothing, it is light
-  std::string shape;                            // why so many streams, in words
-  std::vector<std::vector<int>> cpus;           // of each instance, where they are bound; else empty
-  std::optional<Remembered> remembered;         // for the cache, when the streams were measured just now
-  std::size_t weights_bytes = 0;                // of the constants in the model file
+  bool on_callers_thread = true;         // else asynchronously; only with depth 1
+  Nanos one_run = 0;                     // measured with one row; 0 = could not be measured
+  int threads_of_run = 0;                // what a run takes of the CPU budget; 0: nothing, it is light
+  std::string shape;                     // why so many streams, in words
+  std::string lone;                      // whether one row has a model of its own, and why; "": no question
+  std::vector<std::vector<int>> cpus;    // of each instance, where they are bound; else empty
+  std::optional<Remembered> remembered;  // for the cache, when the streams were measured just now
+  std::size_t weights_bytes = 0;         // of the constants in the model file
   std::shared_ptr<const ov::Model> weightless;  // for OpenVinoShapes; nullptr when not needed
 };
 

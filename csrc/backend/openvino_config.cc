@@ -52,8 +52,10 @@ Status read_prepared(const std::string& text, Prepared& prepared) {
     prepared = Prepared::kStatic;
   } else if (text == "dynamic") {
     prepared = Prepared::kDynamic;
+  } else if (text == "lone") {
+    prepared = Prepared::kLone;
   } else {
-    return invalid_argument(field("prepared") + ": got \"" + text + "\", want auto, static or dynamic");
+    return invalid_argument(field("prepared") + ": got \"" + text + "\", want auto, static, dynamic or lone");
   }
   return Status::ok();
 }

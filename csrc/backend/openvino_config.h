@@ -1,11 +1,13 @@
 // LoadSpec.parameters of the OpenVINO backend, checked.
 //
 //   DEVICE           "CPU" (default) or another device of OpenVINO
-//   prepared         "static": one compiled model per batch size; "dynamic": one for all; "auto" (default): see openvino_compile.h
+//   prepared         "static": one compiled model per batch size; "dynamic": one for all; "lone": one for all and one for a row that
+//                    comes alone; "auto" (default): by the model's size and a measurement, see openvino_compile.h, openvino_lone.h
 //   depth            "1" to "8" batches under way at once, or "auto" (default); 1 also means: on the instance's own thread,
 //                    unless shapes are free (see openvino_compile.h)
 //   tune             "load": measure how many streams serve it best (openvino_tune.h); "off": one; "auto" (default): as --tune says.
-//                    instance_group, NUM_STREAMS, INFERENCE_NUM_THREADS and PERFORMANCE_HINT pin it as well
+//                    instance_group, NUM_STREAMS, INFERENCE_NUM_THREADS and PERFORMANCE_HINT pin it as well. "off" also: no
+//                    measurement for prepared "auto", so no model of its own for one row
 //   any other name in capitals is a property of OpenVINO (NUM_STREAMS, INFERENCE_NUM_THREADS, INFERENCE_PRECISION_HINT,
 //   PERFORMANCE_HINT, CACHE_DIR, ...) and handed over as it is.
 //
@@ -21,7 +23,7 @@
 
 namespace fastserve {
 
-enum class Prepared { kAuto, kStatic, kDynamic };
+enum class Prepared { kAuto, kStatic, kDynamic, kLone };
 
 struct OpenVinoConfig {
   std::string device = "CPU";

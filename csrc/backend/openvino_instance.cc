@@ -44,8 +44,9 @@ OpenVinoInstance::OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const
   const Signature& signature = resolved.signature;
   for (std::size_t i = 0; i < signature.outputs.size(); ++i) {
     const std::size_t port = resolved.output_ports[i];
-    // The compiled model knows, whatever the configuration promised: a wrong guess would fail every run.
-    const ov::Output<const ov::Node> node = set_->sizes.front().model.output(port);
+    // The compiled model knows, whatever the configuration promised: a wrong guess would fail every run. The last one is the
+    // most general.
+    const ov::Output<const ov::Node> node = set_->sizes.back().model.output(port);
     Output output{port, signature.outputs[i].dtype, node.get_element_type(), signature.outputs[i].shape,
                   true};
     const ov::PartialShape& shape = node.get_partial_shape();
@@ -55,6 +56,7 @@ OpenVinoInstance::OpenVinoInstance(std::shared_ptr<const CompiledSet> set, const
     }
     outputs_.push_back(output);
   }
+  if (set_->sizes.size() > 1 && plan.depth > 1) order_ = std::make_unique<ModelOrder>();
   for (Flight& flight : flights_) {
     flight.instance = this;
     for (const Compiled& size : set_->sizes) {
@@ -84,8 +86,18 @@ void OpenVinoInstance::start(Batch& batch) {
     return bind_outputs(*flight->run, batch);
   });
   if (!bound.is_ok()) return land(*flight, std::move(bound));
-  if (threads_of_run_ != 0) return take_turn(*flight);
-  on_callers_thread_ ? run_here(*flight) : run_elsewhere(*flight);
+  if (order_ == nullptr) return depart(*flight);
+  flight->place = {[](ModelOrder::Place& place) {
+                     auto& waited = *static_cast<Flight*>(place.owner);
+                     waited.instance->depart(waited);
+                   },
+                   flight, flight->run->rows};
+  if (order_->enter(flight->place)) depart(*flight);
+}
+
+void OpenVinoInstance::depart(Flight& flight) {
+  if (threads_of_run_ != 0) return take_turn(flight);
+  on_callers_thread_ ? run_here(flight) : run_elsewhere(flight);
 }
 
 // A heavy run starts when the budget has room for its threads: now, or later on the thread of a run that ends, which must not
@@ -190,6 +202,7 @@ void OpenVinoInstance::land(Flight& flight, Status status) {
   CpuBudget& budget = CpuBudget::process();
   if (flight.counted) budget.run_ended();
   if (threads_of_run_ != 0) budget.give_back(flight.turn);
+  if (order_ != nullptr) order_->leave(flight.place);
   flight.busy.store(false, std::memory_order_release);
   batch->finish(std::move(status));
 }

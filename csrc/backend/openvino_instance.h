@@ -2,6 +2,8 @@
 //
 // Alignment: OpenVINO's CPU plug-in takes inputs and outputs at any address (measured with 1, 2, 4, 8 and 16 bytes off for
 // f32: same results, same time), so a bound input is never copied.
+// Prepared models do not know of one another: two that run at once share the CPUs, and each takes longer than both in turn. So
+// with several of them a batch for another one waits until those under way have ended (model_order.h).
 // Thread: start() by one thread at a time; unless the model runs on that thread, an OpenVINO thread finishes the batch and does nothing else.
 #pragma once
 
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/model_order.h"
 #include "backend/openvino_compile.h"
 #include "backend/openvino_shapes.h"
 #include "backend/openvino_signature.h"
@@ -45,7 +48,8 @@ class OpenVinoInstance final : public BackendInstance {
   };
   // One batch on its way.
   struct Flight {
-    CpuBudget::Turn turn;  // of a heavy run
+    ModelOrder::Place place;  // among the prepared models
+    CpuBudget::Turn turn;     // of a heavy run
     OpenVinoInstance* instance = nullptr;
     bool counted = false;   // in CpuBudget::runs
     std::vector<Run> runs;  // one per prepared size
@@ -68,6 +72,7 @@ class OpenVinoInstance final : public BackendInstance {
   Status bind_inputs(Run& run, Batch& batch);
   Status bind_outputs(Run& run, Batch& batch);
   Status collect(Run& run, Batch& batch);
+  void depart(Flight& flight);
   void run_here(Flight& flight);
   void run_elsewhere(Flight& flight);
   void take_turn(Flight& flight);
@@ -80,6 +85,7 @@ class OpenVinoInstance final : public BackendInstance {
   std::unique_ptr<OpenVinoShapes> shapes_;  // nullptr: no dimension is free but the rows
   std::vector<Output> outputs_;
   std::vector<Flight> flights_;
+  std::unique_ptr<ModelOrder> order_;  // nullptr: one prepared model, or one batch at a time
 };
 
 }  // namespace fastserve

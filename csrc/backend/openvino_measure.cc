@@ -30,6 +30,19 @@ ov::InferRequest zeros(ov::CompiledModel& compiled, std::int64_t rows) {
   return request;
 }
 
+Nanos timed(ov::InferRequest& request) {
+  const Nanos begin = monotonic_now();
+  request.start_async();
+  request.wait();
+  return monotonic_now() - begin;
+}
+
+Nanos median(std::vector<Nanos> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::ranges::nth_element(values, middle);
+  return *middle;
+}
+
 }  // namespace
 
 std::optional<Nanos> measure_lone(ov::CompiledModel& compiled, bool here) {
@@ -53,6 +66,33 @@ std::optional<Nanos> measure_lone(ov::CompiledModel& compiled, bool here) {
       if (end - began > kEnough) break;
     }
     return best;
+  } catch (const std::exception&) {
+    return std::nullopt;
+  }
+}
+
+std::optional<TurnsMeasured> measure_in_turns(ov::CompiledModel& first, ov::CompiledModel& second,
+                                              Nanos most_ns, const std::function<bool()>& disturbed) {
+  constexpr std::size_t kLeastFours = 2;
+  constexpr std::size_t kMostFours = 16;
+  try {
+    ov::InferRequest a = zeros(first, 1);
+    ov::InferRequest b = zeros(second, 1);
+    timed(a);  // the first runs allocate and generate code
+    timed(b);
+    std::vector<Nanos> runs;
+    std::vector<Nanos> saved;
+    const Nanos began = monotonic_now();
+    while (saved.size() < kMostFours) {
+      if (saved.size() >= kLeastFours && monotonic_now() - began > most_ns) break;
+      if (disturbed()) return std::nullopt;
+      const Nanos a_before = timed(a);
+      const Nanos b_both = timed(b) + timed(b);
+      const Nanos a_after = timed(a);
+      runs.insert(runs.end(), {a_before, a_after});
+      saved.push_back((a_before + a_after - b_both) / 2);
+    }
+    return TurnsMeasured{median(std::move(runs)), median(std::move(saved))};
   } catch (const std::exception&) {
     return std::nullopt;
   }

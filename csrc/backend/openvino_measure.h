@@ -16,6 +16,15 @@ namespace fastserve {
 // else asynchronously, which adds the hop to the figure.
 std::optional<Nanos> measure_lone(ov::CompiledModel& compiled, bool here);
 
+// Two compiled models run by run in turns with one row (A B B A), so that what else happens on the machine meets both.
+struct TurnsMeasured {
+  Nanos first_ns = 0;  // a run of the first one: median
+  Nanos saved_ns = 0;  // how much less the second one takes: median of the differences of each four runs
+};
+// At most about `most_ns` of runs, at least two fours. nullopt: a run fails, or `disturbed` said so.
+std::optional<TurnsMeasured> measure_in_turns(ov::CompiledModel& first, ov::CompiledModel& second,
+                                              Nanos most_ns, const std::function<bool()>& disturbed);
+
 struct RateTask {
   int streams = 1;
   std::int64_t rows = 0;            // 0: the model does not batch

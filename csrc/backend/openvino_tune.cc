@@ -1,31 +1,23 @@
 #include "backend/openvino_tune.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
-#include <mutex>
 #include <openvino/op/constant.hpp>
+#include <utility>
 #include <vector>
 
 #include "backend/openvino_measure.h"
+#include "backend/quiet_time.h"
 #include "backend/tuning.h"
-#include "base/cpu_budget.h"
-#include "base/cpu_limits.h"
 #include "base/log.h"
 
 namespace fastserve {
 namespace {
 
-constexpr Nanos kIdleWindow = 50 * kMillisecond;
 constexpr Nanos kRateWindow = 80 * kMillisecond;
 constexpr const char* kBusy = "the machine is busy with something else";
 constexpr std::int64_t kManyRows = 8;  // gains of batching beyond it are small where streams compete
-
-std::timed_mutex& one_at_a_time() {
-  static std::timed_mutex mutex;
-  return mutex;
-}
 
 std::string hex(std::uint64_t value) {
   char text[32];
@@ -72,23 +64,22 @@ std::string one_line(std::string text) {
 
 class Tuner {
  public:
-  explicit Tuner(const TuneTask& task)
-      : task_(task), budget_(CpuBudget::process()), began_(monotonic_now()), runs_(budget_.runs()) {}
+  Tuner(const TuneTask& task, QuietTime quiet) : task_(task), quiet_(std::move(quiet)) {}
 
   Tuned run() {
     const PreparingScope preparing;
     best_ = compile(1);
     measured_ = {{1, 0, 0}};
     if (!measure_alone(best_, measured_[0])) return stopped("zeros are no input for it");
-    if (machine_is_busy()) return stopped(kBusy);
+    if (quiet_.machine_is_busy()) return stopped(kBusy);
     for (const int streams : streams_ladder(task_.threads, task_.nodes)) {
       if (streams == 1) continue;
       if (!time_for_another()) break;
       ov::CompiledModel candidate = compile(streams);
       StreamsMeasured here{streams, 0, 0};
       const bool done = compare(best_, measured_[chosen_], candidate, here);
-      if (disturbed()) return stopped("requests came meanwhile");
-      if (machine_is_busy()) return stopped(kBusy);
+      if (quiet_.disturbed()) return stopped("requests came meanwhile");
+      if (quiet_.machine_is_busy()) return stopped(kBusy);
       if (!done) break;
       adopt(here, std::move(candidate));
       if (here.rows_per_s == 0)
@@ -103,7 +94,7 @@ class Tuner {
     report(streams, 0);
     ov::CompiledModel compiled = task_.compile(streams);
     compile_ns_ = monotonic_now() - begin;
-    if (streams == 1) began_ = monotonic_now();  // that one is compiled in any case
+    if (streams == 1) quiet_.restart_clock();  // that one is compiled in any case
     return compiled;
   }
 
@@ -125,7 +116,7 @@ class Tuner {
     constexpr int kRounds = 2;
     for (int round = 0; round < kRounds; ++round) {
       for (const std::int64_t rows : sizes) {
-        if (left() <= 0 && of_b.rows_per_s > 0) return true;
+        if (quiet_.left() <= 0 && of_b.rows_per_s > 0) return true;
         if (!measure_busy(a, of_a, rows) || !measure_busy(b, of_b, rows)) return false;
       }
     }
@@ -135,24 +126,15 @@ class Tuner {
   bool measure_busy(ov::CompiledModel& compiled, StreamsMeasured& out, std::int64_t rows) {
     report(out.streams, std::max<std::int64_t>(rows, 1));
     const auto rate =
-        measure_rate(compiled, {out.streams, rows, kRateWindow, [this] { return disturbed(); }});
+        measure_rate(compiled, {out.streams, rows, kRateWindow, [this] { return quiet_.disturbed(); }});
     if (!rate) return false;
     out.rows_per_s = std::max(out.rows_per_s, *rate);
     return true;
   }
 
-  bool disturbed() const { return budget_.runs() != runs_; }
-  // Whether our threads had to wait for CPUs: then a lone request is not faster with more threads, and the figures would say so
-  // for ever.
-  bool machine_is_busy() const {
-    const CpuWait now = cpu_wait();
-    return static_cast<double>(now.waited - wait_.waited) >
-           settings_.most_wait * static_cast<double>(now.ran - wait_.ran);
-  }
-  Nanos left() const { return began_ + settings_.most_ns - monotonic_now(); }
-  bool time_for_another() const { return left() > compile_ns_; }
+  bool time_for_another() const { return quiet_.left() > compile_ns_; }
   // Runs of `run_ns` for both, three of each, twice.
-  bool fits_in_time(Nanos run_ns) const { return 12 * run_ns < left(); }
+  bool fits_in_time(Nanos run_ns) const { return 12 * run_ns < quiet_.left(); }
 
   void report(int streams, std::int64_t rows) const {
     if (task_.progress == nullptr || !*task_.progress) return;
@@ -178,14 +160,22 @@ class Tuner {
     const int streams = measured_[chosen_].streams;
     log(LogLevel::kInfo, "model '" + task_.model + "' is not measured to the end (" + reason +
                              "): " + words(streams) + " until its next load");
-    return {{streams, 0, {}}, "not measured to the end: " + reason, std::move(best_), false};
+    return {{streams, 0, {}, Lone::kUnknown, {}},
+            "not measured to the end: " + reason,
+            std::move(best_),
+            false,
+            false};
   }
 
   Tuned result() {
-    Tuned out{{measured_[chosen_].streams, 0, in_words(measured_)}, "measured", std::move(best_), true};
+    Tuned out{{measured_[chosen_].streams, 0, in_words(measured_), Lone::kUnknown, {}},
+              "measured",
+              std::move(best_),
+              true,
+              true};
     log(LogLevel::kInfo, "model '" + task_.model + "': " + words(out.shape.streams) + " chosen in " +
-                             std::to_string((monotonic_now() - began_) / kMillisecond) + " ms (" +
-                             out.shape.measured + ")");
+                             std::to_string(quiet_.passed() / kMillisecond) + " ms (" + out.shape.measured +
+                             ")");
     return out;
   }
 
@@ -194,11 +184,7 @@ class Tuner {
   }
 
   const TuneTask& task_;
-  const TuneSettings settings_ = tune_settings();
-  CpuBudget& budget_;
-  Nanos began_;
-  const CpuBudget::Runs runs_;
-  const CpuWait wait_ = cpu_wait();
+  QuietTime quiet_;
   Nanos compile_ns_ = 0;
   ov::CompiledModel best_;
   std::vector<StreamsMeasured> measured_;
@@ -210,16 +196,16 @@ class Tuner {
 Tuned tune_streams(const TuneTask& task) {
   const TuneSettings settings = tune_settings();
   if (const auto known = TuneCache(settings.cache_directory).find(task.key))
-    return {*known, "from the cache", std::nullopt, false};
-  if (task.threads == 1) return {{}, "default: one thread is all there is", std::nullopt, false};
-  std::unique_lock lock(one_at_a_time(), std::chrono::nanoseconds(settings.most_ns));
-  if (!lock.owns_lock() || !CpuBudget::process().idle_for(kIdleWindow)) {
+    return {*known, "from the cache", std::nullopt, false, true};
+  if (task.threads == 1) return {{}, "default: one thread is all there is", std::nullopt, false, true};
+  auto quiet = QuietTime::begin(settings, settings.most_ns);
+  if (!quiet) {
     log(LogLevel::kInfo, "model '" + task.model +
                              "' is not measured, because others are at work: one stream " +
                              "until its next load");
-    return {{}, "default: others were at work", std::nullopt, false};
+    return {{}, "default: others were at work", std::nullopt, false, false};
   }
-  return Tuner(task).run();
+  return Tuner(task, std::move(*quiet)).run();
 }
 
 std::string tune_key(const ov::Model& model, const std::string& options, int threads) {

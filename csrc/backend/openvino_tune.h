@@ -36,6 +36,7 @@ struct Tuned {
   std::string why;                            // "measured", "from the cache", "default: ..."
   std::optional<ov::CompiledModel> compiled;  // with that number of streams, when it is there already
   bool measured = false;                      // just now, so that it is worth keeping
+  bool settled = false;                       // the next load will find the same
 };
 
 Tuned tune_streams(const TuneTask& task);

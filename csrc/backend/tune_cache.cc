@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kHead = "fastserve tuned shape, format 1\n";
+constexpr std::string_view kHead = "fastserve tuned shape, format 2\n";
 constexpr std::string_view kEnd = "end\n";
 constexpr std::uintmax_t kMostBytes = 64 << 10;
 constexpr std::int64_t kMostRows = std::int64_t{1} << 32;
@@ -44,6 +44,16 @@ std::optional<std::int64_t> take_number(std::string_view& text, std::string_view
   return value;
 }
 
+// The rest of a line that begins with `name`.
+std::optional<std::string> take_line(std::string_view& text, std::string_view name) {
+  if (!take(text, name)) return std::nullopt;
+  const std::size_t end = text.find('\n');
+  if (end == std::string_view::npos) return std::nullopt;
+  std::string line(text.substr(0, end));
+  text.remove_prefix(end + 1);
+  return line;
+}
+
 std::string one_line(std::string text) {
   for (char& c : text) {
     if (c == '\n' || c == '\r') c = ' ';
@@ -55,7 +65,8 @@ std::string words(std::string_view key, const TunedShape& shape) {
   std::string text(kHead);
   text += key;
   text += "streams " + std::to_string(shape.streams) + "\nmost_rows " + std::to_string(shape.most_rows) +
-          "\nmeasured " + one_line(shape.measured) + "\n";
+          "\nlone " + std::to_string(static_cast<int>(shape.lone)) + "\nmeasured " +
+          one_line(shape.measured) + "\nlone_measured " + one_line(shape.lone_measured) + "\n";
   return text += kEnd;
 }
 
@@ -63,10 +74,12 @@ std::optional<TunedShape> parse(std::string_view text, std::string_view key) {
   if (!take(text, kHead) || !take(text, key)) return std::nullopt;
   const auto streams = take_number(text, "streams", kMostStreams);
   const auto rows = take_number(text, "most_rows", kMostRows);
-  if (!streams || *streams < 1 || !rows || !take(text, "measured ")) return std::nullopt;
-  const std::size_t line = text.find('\n');
-  if (line == std::string_view::npos || text.substr(line + 1) != kEnd) return std::nullopt;
-  return TunedShape{static_cast<int>(*streams), *rows, std::string(text.substr(0, line))};
+  const auto lone = take_number(text, "lone", static_cast<std::int64_t>(Lone::kOwn));
+  if (!streams || *streams < 1 || !rows || !lone) return std::nullopt;
+  const auto measured = take_line(text, "measured ");
+  const auto lone_measured = take_line(text, "lone_measured ");
+  if (!measured || !lone_measured || text != kEnd) return std::nullopt;
+  return TunedShape{static_cast<int>(*streams), *rows, *measured, static_cast<Lone>(*lone), *lone_measured};
 }
 
 Status failed(const std::string& what) {

@@ -16,10 +16,15 @@
 
 namespace fastserve {
 
+// Whether one row that comes alone gets a compiled model of its own (openvino_lone.h).
+enum class Lone : std::uint8_t { kUnknown, kShared, kOwn };
+
 struct TunedShape {
   int streams = 1;
   std::int64_t most_rows = 0;  // the largest batch that pays; 0: not known
   std::string measured;        // one line for people
+  Lone lone = Lone::kUnknown;
+  std::string lone_measured;  // one line for people
   bool operator==(const TunedShape&) const = default;
 };
 

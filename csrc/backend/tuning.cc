@@ -48,6 +48,11 @@ bool lone_is_good(Nanos lone_ns, Nanos best_ns) {
   return lone_ns <= best_ns + slack;
 }
 
+bool lone_pays(Nanos saved_ns, Nanos run_ns) {
+  constexpr Nanos kFelt = 50 * kMicrosecond;
+  return saved_ns >= std::max(run_ns / 200, kFelt);
+}
+
 std::size_t choose_streams(std::span<const StreamsMeasured> measured) {
   constexpr double kWorthMoreStreams = 1.05;
   const Nanos best_ns = best_lone(measured);

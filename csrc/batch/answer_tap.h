@@ -20,7 +20,7 @@ class AnswerTap {
 class RequestParts {
  public:
   virtual ~RequestParts() = default;
-  // By the owner of the whole, before its final response.
+  // By the owner of the whole, before its final response; tells the version as well.
   virtual void cancel() = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "batch/place_outputs.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -18,21 +19,25 @@ Status does_not_fit(const RequestedOutput& wanted, std::size_t bytes) {
 void refuse(Response& response, Status refusal) {
   response.release();
   response.status = std::move(refusal);
+  response.misplaced = true;
 }
 
-// In every output's place, as far as it goes.
+// Outputs stand in the order of requested_outputs, where there are any.
+std::size_t outputs_with_places(const Request& request) {
+  return std::min(request.requested_outputs.size(), request.response.outputs.size());
+}
+
+bool waits_for_its_place(const RequestedOutput& wanted, const OutputTensor& output) {
+  return wanted.destination.data() != nullptr && !output.placed;
+}
+
 std::uint64_t place(Request& request) {
   Response& response = request.response;
   std::uint64_t copied = 0;
-  // Outputs stand in the order of requested_outputs, where there are any.
-  for (std::size_t i = 0; i < request.requested_outputs.size() && i < response.outputs.size(); ++i) {
+  for (std::size_t i = 0; i < outputs_with_places(request); ++i) {
     const RequestedOutput& wanted = request.requested_outputs[i];
     OutputTensor& output = response.outputs[i];
-    if (wanted.destination.data() == nullptr || output.placed) continue;
-    if (output.data.size() > wanted.destination.size()) {
-      refuse(response, does_not_fit(wanted, output.data.size()));
-      return copied;
-    }
+    if (!waits_for_its_place(wanted, output)) continue;
     if (output.data.data() != wanted.destination.data() && !output.data.empty()) {
       // The place may overlap with an input, which an output may be a view of.
       std::memmove(wanted.destination.data(), output.data.data(), output.data.size());
@@ -46,8 +51,19 @@ std::uint64_t place(Request& request) {
 
 }  // namespace
 
+void check_places(Request& request) {
+  Response& response = request.response;
+  for (std::size_t i = 0; i < outputs_with_places(request); ++i) {
+    const RequestedOutput& wanted = request.requested_outputs[i];
+    const OutputTensor& output = response.outputs[i];
+    if (!waits_for_its_place(wanted, output) || output.data.size() <= wanted.destination.size()) continue;
+    return refuse(response, does_not_fit(wanted, output.data.size()));
+  }
+}
+
 std::uint64_t place_outputs(Request& request) {
   Response& response = request.response;
+  check_places(request);
   const std::uint64_t copied = response.status.is_ok() ? place(request) : 0;
   if (!response.status.is_ok() && response.status.code() != Code::kInternal) return copied;
   for (const std::shared_ptr<Region>& region : request.regions) {

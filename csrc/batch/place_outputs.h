@@ -10,7 +10,10 @@ namespace fastserve {
 
 // Any thread, once the response is filled in; again does nothing. An output that does not fit makes the response an
 // INVALID_ARGUMENT, in Triton's words; so does a region that was broken meanwhile (memory/region.h), whatever the model made of
-// the zeros there. Returns the bytes that were copied.
+// the zeros there (Response::misplaced: both are the client's fault). Returns the bytes that were copied.
 std::uint64_t place_outputs(Request& request);
+
+// The same INVALID_ARGUMENT and nothing else, for an answer that others (Request::tap) are to see before it is placed.
+void check_places(Request& request);
 
 }  // namespace fastserve

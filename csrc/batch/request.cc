@@ -18,7 +18,7 @@ void BatchRef::release() {
 
 void Request::cancel() {
   cancelled.store(true, std::memory_order_release);
-  if (parts != nullptr) parts->cancel();
+  if (parts != nullptr) return parts->cancel();
   if (version != nullptr) version->notice_cancel();
 }
 
@@ -26,6 +26,7 @@ void Request::reset() {
   response.release();
   response.status = Status::ok();
   response.final = true;
+  response.misplaced = false;
   if (version != nullptr) std::exchange(version, nullptr)->release();
   model_name = model_version = id = {};
   inputs.clear();

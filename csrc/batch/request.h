@@ -93,6 +93,8 @@ struct Response : IntakeNode<Response> {
   Request* request = nullptr;
   Status status;
   bool final = true;
+  // place_outputs refused it: memory that its client gave is too small or went away; nobody else is to blame.
+  bool misplaced = false;
   std::vector<OutputTensor> outputs;  // empty unless status is OK
   BatchRef batch;
 

@@ -33,7 +33,11 @@ void Batch::scatter(const Status& status) {
       response.outputs.push_back(by_slot ? slot_outputs_[s * outputs_.size() + i].tensor : slice(i, s));
     }
     response.batch = BatchRef(this);
-    if (request.tap == nullptr) copied_bytes += place_outputs(request);
+    if (request.tap == nullptr) {
+      copied_bytes += place_outputs(request);
+    } else {
+      check_places(request);
+    }
   }
 }
 

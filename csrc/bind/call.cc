@@ -51,8 +51,9 @@ Status Call::set_texts(const CallArguments& from) {
   FS_RETURN_IF_ERROR(view_text("request_id", from.request_id(), request.id, keep));
   PyObject* version = from.version();
   if (version == Py_None) return Status::ok();
+  if (PyUnicode_Check(version)) return view_text("version", version, request.model_version, keep);
   const long long number = PyLong_Check(version) ? PyLong_AsLongLong(version) : -1;
-  if (number < 0) return wrong_type("version", version, "a whole number of 0 or more, or None");
+  if (number < 0) return wrong_type("version", version, "a whole number of 0 or more, a label, or None");
   version_text = std::to_string(number);
   request.model_version = version_text;
   return Status::ok();

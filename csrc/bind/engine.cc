@@ -43,6 +43,10 @@ void load(PyEngine& self, const LoadSpec& spec, py::object callback) {
   raise_if_error(status);
 }
 
+bool give_up_load(PyEngine& self, const std::string& model, std::int64_t version) {
+  return self.engine().give_up_load(model, version);
+}
+
 void unload(PyEngine& self, const std::string& model, std::int64_t version, std::optional<double> seconds) {
   const std::shared_ptr<Engine> engine = self.shared();
   Status status;
@@ -245,6 +249,8 @@ void register_engine(py::module_& module) {
   py::class_<PyEngine> engine(module, "Engine");
   register_trace(engine);
   register_response_cache(engine);
+  register_labels(module, engine);
+  register_sleep(module, engine);
   register_workers(module, engine);
   register_regions(module, engine);
   register_scheduling(engine);
@@ -268,6 +274,7 @@ void register_engine(py::module_& module) {
           },
           py::arg("backend"), py::arg("shared_object_path"))
       .def("load", &load, py::arg("spec"), py::arg("progress") = py::none())
+      .def("give_up_load", &give_up_load, py::arg("model"), py::arg("version"))
       .def("unload", &unload, py::arg("model"), py::arg("version"), py::arg("drain_seconds") = py::none())
       .def("drain", &drain, py::arg("seconds") = py::none())
       .def("close", [](PyEngine& self) { self.close(kNever); })

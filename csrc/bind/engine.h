@@ -69,6 +69,8 @@ void register_workers(pybind11::module_& module, pybind11::class_<PyEngine>& eng
 // False: the version that a request would get runs in workers, and none of them is up or on its way (a first restart).
 bool workers_can_serve(PyEngine& engine, const std::string& model, const std::string& version);
 void register_response_cache(pybind11::class_<PyEngine>& engine);
+void register_sleep(pybind11::module_& module, pybind11::class_<PyEngine>& engine);
+void register_labels(pybind11::module_& module, pybind11::class_<PyEngine>& engine);
 void register_status(pybind11::module_& module);
 void register_cpu(pybind11::module_& module);
 void register_local_server(pybind11::module_& module);

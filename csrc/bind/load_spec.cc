@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "backend/backend.h"
+#include "backend/model_bytes.h"
 #include "bind/engine.h"
 #include "bind/errors.h"
 
@@ -114,6 +115,15 @@ LoadSpec make_load_spec(std::string model, std::int64_t version, std::string bac
   return spec;
 }
 
+std::span<const std::byte> bytes_of(const py::buffer_info& buffer) {
+  return {static_cast<const std::byte*>(buffer.ptr), static_cast<std::size_t>(buffer.size * buffer.itemsize)};
+}
+
+// Copies both; the caller wipes its own.
+void hold(LoadSpec& self, const py::buffer& model, const py::buffer& weights) {
+  self.in_memory = std::make_shared<ModelBytes>(bytes_of(model.request()), bytes_of(weights.request()));
+}
+
 void register_queue(py::module_& module) {
   py::class_<QueuePolicy>(module, "QueuePolicy")
       .def(py::init(&make_queue_policy), py::kw_only(), py::arg("on_timeout") = "reject",
@@ -173,6 +183,7 @@ void register_spec(py::module_& module) {
            py::arg("groups") = py::tuple(), py::arg("allowed_rows") = py::tuple(),
            py::arg("max_request_rows") = 0, py::arg("warm_up") = py::tuple(),
            py::arg("response_cache") = false)
+      .def("hold", &hold, py::arg("model"), py::arg("weights"))
       .def_readonly("model", &LoadSpec::model)
       .def_readonly("version", &LoadSpec::version)
       .def_readonly("backend", &LoadSpec::backend)

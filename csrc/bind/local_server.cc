@@ -13,6 +13,14 @@ namespace py = pybind11;
 namespace fastserve::bind {
 namespace {
 
+template <class Tallies>
+py::dict by_code(const Tallies& tallies) {
+  py::dict named;
+  for (std::size_t code = 0; code < tallies.size(); ++code)
+    named[py::str(std::string(code_name(static_cast<Code>(code))))] = tallies[code].get();
+  return named;
+}
+
 // Thread: any, with the interpreter lock held.
 class PyLocalServer {
  public:
@@ -50,11 +58,8 @@ class PyLocalServer {
     all["requests"] = counters.requests.get();
     all["doorbells"] = counters.doorbells.get();
     all["wakes"] = counters.wakes.get();
-    py::dict refused;
-    for (std::size_t code = 0; code < counters.refused_by_code.size(); ++code)
-      refused[py::str(std::string(code_name(static_cast<Code>(code))))] =
-          counters.refused_by_code[code].get();
-    all["requests_refused"] = refused;
+    all["requests_refused"] = by_code(counters.refused_by_code);
+    all["control_refused"] = by_code(counters.control_refused_by_code);
     return all;
   }
 

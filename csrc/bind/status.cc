@@ -25,7 +25,22 @@ void register_version_status(py::module_& module) {
                              [](const VersionStatus& self) { return self.signature.max_batch_rows; })
       .def_readonly("instance_count", &VersionStatus::instance_count)
       .def_readonly("buckets", &VersionStatus::buckets)
-      .def_readonly("properties", &VersionStatus::properties);
+      .def_readonly("properties", &VersionStatus::properties)
+      .def_readonly("memory_bytes", &VersionStatus::memory_bytes);
+}
+
+// Every step that csrc/model/version_state.cc has, as names: what the Python side has must be the same.
+std::vector<std::pair<std::string, std::string>> version_transitions() {
+  std::vector<std::pair<std::string, std::string>> steps;
+  for (int from = 0; from < kVersionStateCount; ++from) {
+    for (int to = 0; to < kVersionStateCount; ++to) {
+      const auto one = static_cast<VersionState>(from);
+      const auto other = static_cast<VersionState>(to);
+      if (!transition_allowed(one, other)) continue;
+      steps.emplace_back(version_state_name(one), version_state_name(other));
+    }
+  }
+  return steps;
 }
 
 void register_statistics(py::module_& module) {
@@ -72,6 +87,7 @@ void register_status(py::module_& module) {
   register_warm_up(module);
   register_load_spec(module);
   register_version_status(module);
+  module.def("version_transitions", &version_transitions);
   register_statistics(module);
 }
 

@@ -21,13 +21,28 @@ Tracer& Engine::tracer() { return impl_->tracer; }
 
 RegionTable& Engine::regions() { return impl_->regions; }
 
+void Engine::set_asleep(std::string_view model, const Sleep& sleep) { impl_->rooms.set_asleep(model, sleep); }
+
+void Engine::set_awake(std::string_view model, const std::string& reason) {
+  impl_->rooms.set_awake(*this, model, reason);
+}
+
+std::vector<std::string> Engine::take_asked() { return impl_->rooms.take_asked(); }
+
+int Engine::asked_fd() const { return impl_->rooms.asked_fd(); }
+
+ParkingTotals Engine::parking() const { return impl_->rooms.totals(); }
+
 bool Engine::drain(Nanos drain_ns) {
   const Nanos until = deadline_in(drain_ns);
+  impl_->rooms.close(unavailable("the server is shutting down"));
   std::vector<std::shared_ptr<ModelVersion>> admitted;
   {
     const std::lock_guard lock(impl_->mutex);
     impl_->refuses = true;
-    impl_->publish();
+    auto refusing = std::make_shared<VersionTable>(*impl_->table);
+    refusing->refuse_all();
+    impl_->publish(std::move(refusing));
     for (const auto& [model, versions] : impl_->models) {
       for (const auto& [number, record] : versions) {
         if (record.serving) admitted.push_back(record.serving);

@@ -18,6 +18,7 @@
 #include "batch/request.h"
 #include "batch/served_version.h"
 #include "engine/read_scheduling.h"
+#include "model/version_label.h"
 #include "model/version_state.h"
 #include "sched/rate_limiter.h"
 
@@ -53,7 +54,8 @@ struct VersionStatistics {
   StageTotal cancel;                   // in the queue, by their owner
   StageTotal rejected;                 // too many waited, too late to be in time, or the queue timeout passed
   StageTotal fail;                     // all others: by the backend, or `other`
-  StageTotal other;  // the part of `fail` that no backend is to blame for: deadline, unloaded
+  StageTotal
+      other;  // the part of `fail` that no backend is to blame for: deadline, unloaded, the client's memory
   // A hit is a success with no time in the queue and nothing computed; a miss is counted when it is looked up.
   StageTotal cache_hit, cache_miss;
   StageTotal queue, compute_input, compute_infer, compute_output;
@@ -61,7 +63,7 @@ struct VersionStatistics {
   std::int64_t pending = 0;    // waiting now
   std::int64_t in_flight = 0;  // accepted, not yet answered
   // By reason; they are what `rejected`, `cancel` and `other` sum up: "queue_full", "too_late", "queue_timeout",
-  // "cancelled", "deadline", "unloading".
+  // "cancelled", "deadline", "unloading", "client_memory".
   std::map<std::string, std::uint64_t> requests_rejected;
   // "queue", "gather", "execute", "total" of successful requests, "encode" of answers that were written to a socket.
   std::map<std::string, Histogram> stage_seconds;
@@ -82,6 +84,17 @@ struct VersionStatus {
   int instance_count = 0;
   std::vector<std::int64_t> buckets;
   std::map<std::string, std::string> properties;  // device, precision, streams ...
+  // What the process grew by while it was loaded; 0: unknown, because other loads ran beside it, or not loaded yet.
+  std::int64_t memory_bytes = 0;
+};
+
+// One version of a label.
+struct LabelStatus {
+  std::string model, label;
+  std::int64_t version = 0;
+  std::int64_t weight = 1;
+  bool ready = false;
+  std::uint64_t requests = 0;  // by this label, for this version, since it was first given to it
 };
 
 // Of the response cache (engine/response_cache.h), which all models share.
@@ -93,11 +106,33 @@ struct ResponseCacheTotals {
   std::uint64_t too_large = 0;  // answers that were not kept, because they are larger than the cache
 };
 
+// Requests to models that sleep, which are held until these are loaded; one more is refused with UNAVAILABLE.
+struct ParkingLimits {
+  std::int64_t requests_per_model = 256;
+  std::int64_t requests = 1024;  // of all models
+  std::uint64_t bytes_per_model = std::uint64_t{64} << 20U;
+  std::uint64_t bytes = std::uint64_t{256} << 20U;  // of all models
+};
+
+struct ParkingTotals {
+  std::int64_t requests = 0;  // that wait now
+  std::uint64_t bytes = 0;    // theirs
+  std::uint64_t parked = 0;   // requests, ever
+  std::uint64_t refused = 0;  // while the model slept, ever
+};
+
+// What a model that sleeps does with a request.
+struct Sleep {
+  bool holds = true;  // until the model is loaded; else UNAVAILABLE with `refusal`
+  std::string refusal;
+};
+
 struct EngineOptions {
   int loader_nice = 10;                         // priority of the thread that loads, while it loads
   std::int64_t default_max_queue_requests = 0;  // 0 = 1024 (LoadSpec.limits may say otherwise)
   std::uint64_t response_cache_bytes = 0;  // for LoadSpec.response_cache; 0: such models are served uncached
   RateLimits rate_limits;                  // --rate-limit, --rate-limit-resource (sched/rate_limiter.h)
+  ParkingLimits parking;
 };
 
 class Engine {
@@ -116,6 +151,11 @@ class Engine {
   // published, and destroyed before this returns). ALREADY_EXISTS while the same version is loading.
   Status load(const LoadSpec& spec, const Progress& progress = {});
 
+  // A backend cannot be interrupted: the load of this version that runs now runs on, its contents are destroyed when it ends, and
+  // it returns DEADLINE_EXCEEDED. From here on it is as if it had failed: what served serves on, and the version may be loaded
+  // again beside it. False: no load of it runs. Does not block (engine/give_up_load.cc).
+  bool give_up_load(std::string_view model, std::int64_t version);
+
   // Blocks: unpublish -> drain -> destroy. New requests are refused at once, admitted ones are answered.
   // NOT_FOUND when it is not there; OK and forgotten when it is FAILED. `drain_ns`: after that, requests that still wait in the
   // queue are answered UNAVAILABLE; running ones are always waited for.
@@ -124,11 +164,27 @@ class Engine {
   // Refuses new requests (UNAVAILABLE) and waits until everything admitted was answered, at most drain_ns. True when it was.
   bool drain(Nanos drain_ns);
 
+  // Replaces all labels of a model at once; none: it has no labels. The model and the versions need not be there: a label stands
+  // for those of its versions that are ready. Does not block. Errors: check_labels (model/version_label.h).
+  Status set_labels(std::string_view model, std::vector<LabelSpec> labels);
+
+  // A model that sleeps is wanted and not loaded (engine/waiting_rooms.h); said before it is unloaded. Does not block.
+  void set_asleep(std::string_view model, const Sleep& sleep);
+  // Its load ended, well (`reason` "") or not: requests that were held are submitted, and answered where that fails.
+  void set_awake(std::string_view model, const std::string& reason = {});
+  // Sleeping models that were asked for since they sleep. asked_fd becomes readable with the first request to each; reading
+  // them makes it unreadable.
+  std::vector<std::string> take_asked();
+  int asked_fd() const;
+  ParkingTotals parking() const;
+
   // --- reading, any thread
+  std::vector<LabelStatus> labels() const;  // by model, label, version
   std::vector<VersionStatus> status() const;
-  // Counted handle (release() it) of a ready version; "" = the highest ready one. Errors in Triton's words: NOT_FOUND
+  // Counted handle (release() it) of a ready version, by number or label (of several versions that with most weight); "" = what
+  // the label "default" stands for, else the highest ready one. Errors in Triton's words: NOT_FOUND
   // "Request for unknown model: 'x' is not found", "... 'x' version N is not found", "... has no available versions",
-  // UNAVAILABLE "... is not at ready state".
+  // UNAVAILABLE "... is not at ready state"; FAILED_PRECONDITION for a label none of whose versions is ready.
   Result<ServedVersion*> resolve(std::string_view model, std::string_view version) const;
   bool ready(std::string_view model, std::string_view version) const;
   Result<VersionStatistics> statistics(std::string_view model, std::int64_t version) const;

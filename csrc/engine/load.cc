@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "engine/engine_impl.h"
 #include "engine/loader_priority.h"
+#include "engine/resident_memory.h"
 
 namespace fastserve {
 namespace {
@@ -56,25 +57,6 @@ Nanos deadline_in(Nanos duration) {
   return duration > kNever - now ? kNever : now + duration;
 }
 
-std::shared_ptr<const VersionTable> Engine::Impl::snapshot(std::uint64_t& generation_out) const {
-  const std::lock_guard lock(mutex);
-  generation_out = generation.load(std::memory_order_relaxed);
-  return table;
-}
-
-void Engine::Impl::publish() {
-  auto fresh = std::make_shared<VersionTable>();
-  for (const auto& [model, versions] : models) {
-    for (const auto& [number, record] : versions) {
-      fresh->add_known(model, number);
-      if (record.serving) fresh->add_ready(record.serving);
-    }
-  }
-  if (refuses) fresh->refuse_all();
-  table = std::move(fresh);
-  generation.fetch_add(1, std::memory_order_release);  // partner: Submitter's acquire
-}
-
 Engine::Impl::Record* Engine::Impl::find_record(std::string_view model, std::int64_t number) {
   const auto versions = models.find(model);
   if (versions == models.end()) return nullptr;
@@ -86,9 +68,20 @@ Status Engine::load(const LoadSpec& spec, const Progress& progress) {
   std::shared_ptr<ModelVersion> version;
   FS_RETURN_IF_ERROR(impl_->admit_load(spec, version));
   const Nanos began = monotonic_now();
+  const bool first = impl_->loads.fetch_add(1, std::memory_order_relaxed) == 0;
+  const std::uint64_t loads = impl_->load_count.fetch_add(1, std::memory_order_relaxed) + 1;
+  const std::int64_t before = resident_bytes();
   const Status loaded = impl_->run_load(*version, progress);
-  if (loaded.is_ok()) version->load_ns.store(monotonic_now() - began, std::memory_order_relaxed);
-  return impl_->finish_load(version, loaded);
+  const std::int64_t grown = resident_bytes() - before;
+  const bool alone = first && impl_->load_count.load(std::memory_order_relaxed) == loads;
+  impl_->loads.fetch_sub(1, std::memory_order_relaxed);
+  if (loaded.is_ok()) {
+    version->load_ns.store(monotonic_now() - began, std::memory_order_relaxed);
+    if (alone) version->memory_bytes.store(std::max<std::int64_t>(grown, 0), std::memory_order_relaxed);
+  }
+  const Status finished = impl_->finish_load(version, loaded);
+  if (!loaded.is_ok()) give_memory_back();
+  return finished;
 }
 
 Status Engine::Impl::admit_load(const LoadSpec& spec, std::shared_ptr<ModelVersion>& out) {
@@ -101,7 +94,7 @@ Status Engine::Impl::admit_load(const LoadSpec& spec, std::shared_ptr<ModelVersi
   out = record.loading = std::make_shared<ModelVersion>(completed(spec, options), timer, &limiter);
   attach_cache(*out);
   record.failed.reset();
-  publish();
+  publish(spec.model);
   return Status::ok();
 }
 
@@ -143,8 +136,13 @@ Status Engine::Impl::finish_load(const std::shared_ptr<ModelVersion>& version, c
   std::shared_ptr<ModelVersion> replaced;
   bool refused = false;
   {
-    const std::lock_guard lock(mutex);
-    Record& record = *find_record(version->name, version->number);
+    std::unique_lock lock(mutex);
+    Record* const found = find_record(version->name, version->number);
+    if (found == nullptr || found->loading != version) {
+      lock.unlock();
+      return finish_given_up(version, loaded);
+    }
+    Record& record = *found;
     record.loading.reset();
     refused = loaded.is_ok() && refuses;  // the engine began to drain meanwhile
     if (!loaded.is_ok()) {
@@ -153,7 +151,7 @@ Status Engine::Impl::finish_load(const std::shared_ptr<ModelVersion>& version, c
       replaced = std::exchange(record.serving, version);
       if (replaced) record.draining = replaced;
     }
-    publish();
+    publish(version->name);
     if (refused) version->drain_begin();
   }
   if (replaced) {
@@ -182,7 +180,7 @@ Result<std::shared_ptr<ModelVersion>> Engine::Impl::begin_unload(std::string_vie
     }
     record->failed.reset();
     record->draining = std::exchange(record->serving, nullptr);
-    publish();
+    publish(model);
     return record->draining;
   }
   if (record->failed && !record->draining) return record->failed;
@@ -199,6 +197,7 @@ void Engine::Impl::retire(const std::shared_ptr<ModelVersion>& version, Nanos dr
   }
   if (version->cached != nullptr) cache->forget(*version->cached);
   version->destroy();
+  give_memory_back();
 }
 
 void Engine::Impl::forget(const std::shared_ptr<ModelVersion>& version) {
@@ -209,7 +208,7 @@ void Engine::Impl::forget(const std::shared_ptr<ModelVersion>& version) {
   if (record.failed == version) record.failed.reset();
   if (record.empty()) versions->second.erase(version->number);
   if (versions->second.empty()) models.erase(versions);
-  publish();
+  publish(version->name);
 }
 
 }  // namespace fastserve

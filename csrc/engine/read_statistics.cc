@@ -71,7 +71,7 @@ void read_outcomes(const Statistics& from, VersionStatistics& out) {
   const StageTotal unloading = total(Outcome::kUnloading);
   out.cancel = total(Outcome::kCancelled);
   out.rejected = full + too_late + timeout;
-  out.other = deadline + unloading;
+  out.other = deadline + unloading + total(Outcome::kClientMemory);
   out.fail = total(Outcome::kBackend) + out.other;
   for (std::size_t i = 0; i < kOutcomes; ++i) {
     const auto outcome = static_cast<Outcome>(i);
@@ -168,6 +168,7 @@ VersionStatus status_of(const ModelVersion& version) {
   out.reason = view.reason;
   out.progress = view.progress;
   out.load_seconds = static_cast<double>(version.load_ns.load(std::memory_order_relaxed)) / 1e9;
+  out.memory_bytes = version.memory_bytes.load(std::memory_order_relaxed);
   out.backend = version.spec().backend;
   if (!version.described()) return out;
   out.platform = version.platform();

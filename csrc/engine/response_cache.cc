@@ -152,6 +152,7 @@ void ResponseCache::hit(ModelVersion& version, Request& request, const BatchRef&
   response.request = &request;
   response.status = Status::ok();
   response.final = true;
+  response.misplaced = false;
   static_cast<Entry*>(found.get())->lend(response);
   place_outputs(request);
   const Nanos now = monotonic_now();
@@ -159,10 +160,16 @@ void ResponseCache::hit(ModelVersion& version, Request& request, const BatchRef&
   times.delivered = now;
   count<Writers::kAny>(own.hits);
   count<Writers::kAny>(own.hit_ns, static_cast<std::uint64_t>(now - times.enqueued));
-  StatisticsShard& shard = version.queue().statistics.common();
-  shard.queue.count<Writers::kAny>(0);
-  shard.total.count<Writers::kAny>(now - (times.received != 0 ? times.received : times.enqueued));
-  shard.last_run.store(now, std::memory_order_relaxed);
+  const Nanos took = now - (times.received != 0 ? times.received : times.enqueued);
+  Statistics& statistics = version.queue().statistics;
+  if (response.misplaced) {
+    statistics.add(Outcome::kClientMemory, took);
+  } else {
+    StatisticsShard& shard = statistics.common();
+    shard.queue.count<Writers::kAny>(0);
+    shard.total.count<Writers::kAny>(took);
+    shard.last_run.store(now, std::memory_order_relaxed);
+  }
   version.retain();  // the owner may give the request's own handle back as soon as it has the response
   request.completions->deliver(&response);
   version.answered_and_release(1, 1);

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "batch/kept_outputs.h"
+#include "batch/place_outputs.h"
 
 namespace fastserve {
 namespace {
@@ -79,6 +80,7 @@ void SplitRequest::fill(Request& part) {
 
 void SplitRequest::cancel() {
   for (Request& part : parts()) part.cancelled.store(true, std::memory_order_release);
+  version_.notice_cancel();
 }
 
 Request* SplitRequest::answered(Request& part) {
@@ -87,7 +89,6 @@ Request* SplitRequest::answered(Request& part) {
     if (failed_.compare_exchange_strong(none, &part, std::memory_order_acq_rel) &&
         unanswered_.load(std::memory_order_relaxed) > 1) {
       cancel();
-      version_.notice_cancel();
     }
   }
   // Not the last one: the whole, and this with it, may be gone from here on.
@@ -117,6 +118,7 @@ void SplitRequest::join() {
     response.release();
     response.status = {Code::kDeadlineExceeded, "Deadline Exceeded"};
   }
+  place_outputs(whole_);
   count_whole();
   for (Request& part : parts()) part.response.release();
 }
@@ -171,9 +173,10 @@ void SplitRequest::count_whole() const {
   if (!whole_.response.status.is_ok()) {
     const Request* failed = failed_.load(std::memory_order_acquire);
     const bool late = whole_.response.status.code() == Code::kDeadlineExceeded;
-    statistics.add(failed != nullptr ? outcome_of(*failed)
-                   : late            ? Outcome::kDeadline
-                                     : Outcome::kBackend,
+    statistics.add(whole_.response.misplaced ? Outcome::kClientMemory
+                   : failed != nullptr       ? outcome_of(*failed)
+                   : late                    ? Outcome::kDeadline
+                                             : Outcome::kBackend,
                    took);
     return;
   }

@@ -39,9 +39,13 @@ Status order_outputs(const ModelVersion& version, Request& request) {
 }  // namespace
 
 struct Submitter::Impl {
-  explicit Impl(Engine::Impl& engine_in) : engine(engine_in) { refresh(); }
+  explicit Impl(Engine::Impl& engine_in)
+      : engine(engine_in), number(engine_in.submitters.fetch_add(1, std::memory_order_relaxed)) {
+    refresh();
+  }
 
   Engine::Impl& engine;
+  const unsigned number;
   std::uint64_t generation = 0;
   std::shared_ptr<const VersionTable> table;  // keeps the versions in owed_rings alive (as shells)
   std::vector<ModelVersion*> owed_rings;
@@ -76,9 +80,31 @@ struct Submitter::Impl {
   Result<ModelVersion*> begin(const Request& request) {
     if (engine.generation.load(std::memory_order_acquire) != generation) refresh();  // partner: publish
     for (;;) {
-      FS_ASSIGN_OR_RETURN(ModelVersion * version, table->find(request.model_name, request.model_version));
-      if (version->try_begin_request()) return version;
+      const Result<VersionTable::Chosen> found = table->choose(request, number);
+      if (!found.is_ok()) return found.status();
+      const VersionTable::Chosen& chosen = found.value();
+      if (chosen.version->try_begin_request()) {
+        if (chosen.requests != nullptr) chosen.requests->fetch_add(1, std::memory_order_relaxed);
+        return chosen.version;
+      }
       refresh();  // it drains, so it left the published table before
+    }
+  }
+
+  // As begin; nullptr: its model sleeps, and the request is held until it is loaded.
+  Result<ModelVersion*> begin_or_park(Request& request) {
+    for (;;) {
+      Result<ModelVersion*> found = begin(request);
+      if (found.is_ok()) return found;
+      Status status;
+      switch (engine.rooms.take(request, status)) {
+        case WaitingRooms::Taken::kParked:
+          return static_cast<ModelVersion*>(nullptr);
+        case WaitingRooms::Taken::kRefused:
+          return status;
+        case WaitingRooms::Taken::kAwake:  // since a moment ago: then a version was published meanwhile
+          if (engine.generation.load(std::memory_order_acquire) == generation) return found;
+      }
     }
   }
 
@@ -126,12 +152,14 @@ struct Submitter::Impl {
   Status submit(Request& request, ModelVersion*& version, bool& owes_ring) {
     refusal_counted = false;
     if (request.completions == nullptr) return invalid_argument("completions: got none");
-    FS_ASSIGN_OR_RETURN(version, begin(request));
+    FS_ASSIGN_OR_RETURN(version, begin_or_park(request));
+    if (version == nullptr) return Status::ok();
     if (Status status = prepare(*version, request); !status.is_ok()) {
       version->abandon_request();
       return status;
     }
-    if (version->cached != nullptr && engine.cache->answer(*version, request)) {
+    // One that was parked has a tap already: served uncached.
+    if (version->cached != nullptr && request.tap == nullptr && engine.cache->answer(*version, request)) {
       version = nullptr;
       return Status::ok();
     }

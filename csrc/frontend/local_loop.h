@@ -43,9 +43,10 @@ struct LocalCounters {
   Tally region_bytes;
   Tally open_calls;
   Tally requests;
-  Tally doorbells;                        // that a client rang
-  Tally wakes;                            // of sleeping clients
-  std::array<Tally, 17> refused_by_code;  // answered without having reached a model's queue
+  Tally doorbells;                                // that a client rang
+  Tally wakes;                                    // of sleeping clients
+  std::array<Tally, 17> refused_by_code;          // answered without having reached a model's queue
+  std::array<Tally, 17> control_refused_by_code;  // handshakes, registrations, openings
 };
 
 // Memory of a client, mapped. It goes when its session let go of it and no request uses it any more.

@@ -82,6 +82,7 @@ void LocalSession::on_message(UnixMessage message) {
       status = open_model(*decoded);
   }
   if (status.is_ok()) return;
+  loop_.counters.control_refused_by_code[static_cast<std::size_t>(status.code())].add(1);
   ServerMessage failed;
   failed.kind = ControlKind::kFailed;
   failed.sequence = decoded->sequence;

@@ -64,6 +64,7 @@ class ModelVersion final : public ServedVersion {
   void fail(const Status& status);
   // How long load and start took; 0 until READY. Set by whoever loads it.
   std::atomic<Nanos> load_ns{0};
+  std::atomic<std::int64_t> memory_bytes{0};  // what the process grew by; 0: unknown. Likewise
   const LoadSpec& spec() const { return spec_; }
   // What the backend said; empty before WARMING, kept after destroy().
   const std::string& platform() const { return platform_; }

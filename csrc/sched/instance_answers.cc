@@ -141,7 +141,10 @@ bool Instance::settle(Request& request, const Batch& batch, Nanos now, BatchCoun
     count.add_request(times.dequeued - times.enqueued, took);
   } else {
     const bool late = response.status.code() == Code::kDeadlineExceeded;
-    queue_.statistics.add(late ? Outcome::kDeadline : Outcome::kBackend, took);
+    queue_.statistics.add(late                 ? Outcome::kDeadline
+                          : response.misplaced ? Outcome::kClientMemory
+                                               : Outcome::kBackend,
+                          took);
   }
   return response.status.is_ok();
 }

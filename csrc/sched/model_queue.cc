@@ -282,15 +282,16 @@ Nanos ModelQueue::drop_expired(Nanos now) {
   return next_expiry();
 }
 
+Request* ModelQueue::take_waiting() {
+  const std::lock_guard token(pull_token_);
+  take_intake();
+  Request* const all = pending_.take_all();
+  leave_counts(all);
+  return all;
+}
+
 void ModelQueue::refuse_waiting(const Status& status, Outcome outcome) {
-  Request* all = nullptr;
-  {
-    const std::lock_guard token(pull_token_);
-    take_intake();
-    all = pending_.take_all();
-    leave_counts(all);
-  }
-  answer(all, monotonic_now(), &status, outcome);
+  answer(take_waiting(), monotonic_now(), &status, outcome);
 }
 
 // Without a status, each request's own reason.

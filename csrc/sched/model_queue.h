@@ -90,6 +90,8 @@ class ModelQueue {
   // --- drain, loader thread
   // Answers everything that waits with `status`.
   void refuse_waiting(const Status& status, Outcome outcome = Outcome::kUnloading);
+  // Everything that waits, oldest first within a level, linked by next_in_intake: it is the caller's, who owes the answers.
+  Request* take_waiting();
   void leave_timer();  // nothing waits or will: a shell may outlive the engine's timer
 
   // --- reading, any thread

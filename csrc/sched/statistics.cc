@@ -15,8 +15,9 @@ void add_ns(Counter& to, Nanos ns) {
 }  // namespace
 
 std::string_view outcome_name(Outcome outcome) {
-  constexpr std::array<std::string_view, kOutcomes> kNames{
-      "queue_full", "queue_timeout", "cancelled", "deadline", "unloading", "backend", "too_late"};
+  constexpr std::array<std::string_view, kOutcomes> kNames{"queue_full", "queue_timeout", "cancelled",
+                                                           "deadline",   "unloading",     "backend",
+                                                           "too_late",   "client_memory"};
   return kNames[static_cast<std::size_t>(outcome)];
 }
 

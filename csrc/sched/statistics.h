@@ -29,8 +29,9 @@ enum class Outcome : std::uint8_t {
   kUnloading,     // the version was unloaded under it
   kBackend,       // failed by the backend, or for want of memory
   kTooLate,       // refused, because it was not expected to be answered in time
+  kClientMemory,  // memory that the client gave for it is too small for the answer or went away
 };
-inline constexpr std::size_t kOutcomes = 7;
+inline constexpr std::size_t kOutcomes = 8;
 std::string_view outcome_name(Outcome outcome);  // "queue_full", ...: the label in metrics
 
 struct OutcomeCounter {

@@ -123,6 +123,9 @@ class WarmUpSample:
 class LoadSpec:
     """csrc/backend/backend.h: what the control layer decided about a version before it is loaded."""
 
+    def hold(self, model: bytes | bytearray | memoryview, weights: bytes | bytearray | memoryview) -> None:
+        """The model itself, instead of what lies at `path`: copies both. Good for one load."""
+
     model: str
     version: int
     backend: str
@@ -168,7 +171,17 @@ class LoadSpec:
         response_cache: bool = False,
     ) -> None: ...
 
+def version_transitions() -> list[tuple[str, str]]:
+    """Every step from one state to another that a version may take."""
+
+class ParkingTotals:
+    requests: int  # that wait now
+    bytes: int
+    parked: int  # ever
+    refused: int  # ever
+
 class VersionStatus:
+    memory_bytes: int  # what the process grew by while it was loaded; 0: unknown
     model: str
     version: int
     state: str  # NEW LOADING WARMING READY DRAINING UNLOADED FAILED
@@ -247,6 +260,16 @@ class LevelScheduling(TypedDict):
     request_may_lower: bool  # a request's own `timeout` counts, when it is the shorter one
     on_timeout: str  # "reject" or "delay"
 
+class LabelStatus:
+    """One version of a label."""
+
+    model: str
+    label: str
+    version: int
+    weight: int
+    ready: bool
+    requests: int  # by this label, for this version, since it was first given to it
+
 class ResponseCacheTotals(TypedDict):
     capacity_bytes: int
     bytes: int
@@ -313,8 +336,24 @@ class Engine:
         """Backends whose models run in processes that `command` starts: {name: "" or why none of them is loaded}."""
     def workers(self) -> list[WorkerReport]: ...
     def load(self, spec: LoadSpec, progress: Callable[[float, str], None] | None = None) -> None: ...
+    def give_up_load(self, model: str, version: int) -> bool:
+        """The load of it that runs now: it runs on, and is destroyed when it ends; it raises DEADLINE_EXCEEDED. False: none
+        runs. Does not block."""
     def unload(self, model: str, version: int, drain_seconds: float | None = None) -> None: ...
     def drain(self, seconds: float | None = None) -> bool: ...
+    def set_labels(self, model: str, labels: Mapping[str, Mapping[int, int]]) -> None:
+        """Replaces all labels of a model: {label: {version: weight}}. Raises INVALID_ARGUMENT, RESOURCE_EXHAUSTED."""
+    def set_asleep(self, model: str, holds: bool = True, refusal: str = "") -> None:
+        """Wanted and not loaded; requests are held until set_awake, or refused with UNAVAILABLE and this text."""
+    def set_awake(self, model: str, reason: str = "") -> None:
+        """Its load ended, well ("") or not: what was held is submitted, and answered where that fails."""
+    def take_asked(self) -> list[str]:
+        """Sleeping models that were asked for since they sleep."""
+    def asked_fd(self) -> int:
+        """Readable with the first request to each sleeping model, until take_asked."""
+    def parking(self) -> ParkingTotals: ...
+    def labels(self) -> list[LabelStatus]:
+        """By model, label, version."""
     def close(self) -> None: ...
     def status(self) -> list[VersionStatus]: ...
     def ready(self, model: str, version: str = "") -> bool: ...
@@ -366,7 +405,7 @@ class Engine:
         self,
         model: str,
         inputs: object,
-        version: int | None,
+        version: int | str | None,
         outputs: object,
         request_id: str,
         priority: int,
@@ -385,7 +424,7 @@ class Port:
         tag: object,
         model: str,
         inputs: object,
-        version: int | None,
+        version: int | str | None,
         outputs: object,
         request_id: str,
         priority: int,
@@ -427,6 +466,7 @@ class LocalStatistics(TypedDict):
     doorbells: int
     wakes: int
     requests_refused: dict[str, int]  # by name of the status code
+    control_refused: dict[str, int]  # the same, of control messages
 
 class LocalServer:
     """The local transport's front end (csrc/frontend/local_server.h), a thread of its own. Keeps the engine alive until

@@ -31,6 +31,7 @@ from fastserve.embedding.iterators import iterate, iterate_async
 from fastserve.embedding.loop_port import LoopPort
 from fastserve.embedding.owners import Owners
 from fastserve.embedding.types import Array, Inputs, Outputs, SupportsDLPack, Wanted
+from fastserve.label_text import weights_of
 from fastserve.scheduling import (
     Instances,
     Priorities,
@@ -41,6 +42,7 @@ from fastserve.scheduling import (
     core_arguments,
     faults,
 )
+from fastserve.worker.words import REASON_PARAMETER
 
 __all__ = [
     "Array",
@@ -167,7 +169,9 @@ class Engine:
     ) -> Model:
         """Loads one version (a model file, or a directory that holds one), warms it up and serves it; blocks until then.
 
-        `backend` is chosen by the file's name when empty. `max_batch_rows`: None = as the model allows, 0 = no batching.
+        `backend` is chosen by the file's name when empty; an ONNX model with operations that OpenVINO lacks goes to ONNX
+        Runtime then (Model.backend, Model.properties["chosen_because"]). `max_batch_rows`: None = as the model allows, 0 = no
+        batching.
         What schedules requests is in fastserve.scheduling, with the names that model.yaml has; `max_queue_requests` is
         short for queue=Queue(max_requests=...). A version that is already served is replaced without a gap. Raises
         InvalidArgument, NotFound, Unimplemented.
@@ -192,19 +196,34 @@ class Engine:
         rows = max_batch_rows if max_batch_rows is not None else next(iter(allowed_batch_sizes[-1:]), -1)
         for fault in faults(scheduling, rows):
             raise _errors.InvalidArgument(fault.worded())
-        spec = _core.LoadSpec(
-            model,
-            version,
-            backend=backend or plugins.backend_for(Path(path) if path else None),
-            path=os.fspath(path),
-            max_batch_rows=rows,
-            inputs=tensor_specs(inputs),
-            outputs=tensor_specs(outputs),
-            instance_count=instances if isinstance(instances, int) else 0,
-            parameters=dict(parameters or {}),
-            **core_arguments(scheduling, rows),
-        )
-        self.core.load(spec, progress)
+
+        def load(by: str, told: Mapping[str, str]) -> None:
+            spec = _core.LoadSpec(
+                model,
+                version,
+                backend=by,
+                path=os.fspath(path),
+                max_batch_rows=rows,
+                inputs=tensor_specs(inputs),
+                outputs=tensor_specs(outputs),
+                instance_count=instances if isinstance(instances, int) else 0,
+                parameters=dict(told),
+                **core_arguments(scheduling, rows),
+            )
+            self.core.load(spec, progress)
+
+        usual = backend or plugins.backend_for(Path(path) if path else None)
+        try:
+            load(usual, parameters or {})
+        except (_errors.InvalidArgument, _errors.Unimplemented) as refused:
+            second = "" if backend else plugins.second_choice(usual, os.fspath(path), refused.message)
+            if not second:
+                raise
+            reason = f"OpenVINO cannot run it: {refused.message}"
+            try:
+                load(second, {REASON_PARAMETER: reason})  # the parameters were the usual one's
+            except _errors.FastserveError as error:
+                raise type(refused)(f"{refused.message}; {second}: {error.message}") from None
         return self.model(model, version)
 
     def unload(self, model: str, version: int | None = None, *, drain_seconds: float | None = None) -> None:
@@ -216,12 +235,28 @@ class Engine:
         for number in versions:
             self.core.unload(model, number, drain_seconds)
 
+    def set_labels(self, model: str, labels: Mapping[str, int | Mapping[int, float]]) -> None:
+        """Replaces all labels of a model at once: {"stable": 3, "canary": {3: 95, 4: 5}}; `infer(..., version="canary")` then
+        goes to version 3 or 4 in that proportion. "default" is also for requests that name no version. Versions need not be
+        loaded: a label stands for those that are ready, and a request by one that stands for none raises FailedPrecondition.
+        Requests with the same parameter `routing_key` stay on one version. Raises InvalidArgument, ResourceExhausted."""
+        weights = {label: {v: 1} if isinstance(v, int) else v for label, v in labels.items()}
+        self.core.set_labels(model, {label: weights_of(label, given) for label, given in weights.items()})
+
+    def labels(self, model: str) -> dict[str, dict[int, int]]:
+        """{label: {version: weight}}."""
+        found: dict[str, dict[int, int]] = {}
+        for status in self.core.labels():
+            if status.model == model:
+                found.setdefault(status.label, {})[status.version] = status.weight
+        return found
+
     def models(self) -> list[Model]:
         """Every version the engine knows, failed ones with their reason."""
         return [_model(status) for status in self.core.status()]
 
-    def model(self, name: str, version: int | None = None) -> Model:
-        """The version that a request would get now (the highest ready one when None)."""
+    def model(self, name: str, version: int | str | None = None) -> Model:
+        """The version that a request would get now (the highest ready one when None); `version`: a number or a label."""
         return _model(self.core.resolve(name, "" if version is None else str(version)))
 
     def register_backend(
@@ -250,7 +285,7 @@ class Engine:
         model: str,
         inputs: Inputs,
         *,
-        version: int | None = None,
+        version: int | str | None = None,
         outputs: Wanted = (),
         timeout: float | None = None,
         priority: int = 0,
@@ -270,7 +305,7 @@ class Engine:
         model: str,
         inputs: Inputs,
         *,
-        version: int | None = None,
+        version: int | str | None = None,
         outputs: Wanted = (),
         timeout: float | None = None,
         priority: int = 0,
@@ -288,7 +323,7 @@ class Engine:
         model: str,
         inputs: Inputs,
         *,
-        version: int | None = None,
+        version: int | str | None = None,
         outputs: Wanted = (),
         timeout: float | None = None,
         priority: int = 0,
@@ -313,7 +348,7 @@ class Engine:
         inputs: Iterable[Inputs],
         *,
         in_flight: int = 32,
-        version: int | None = None,
+        version: int | str | None = None,
         outputs: Sequence[str] = (),
         timeout: float | None = None,
         priority: int = 0,
@@ -335,7 +370,7 @@ class Engine:
         inputs: Iterable[Inputs] | AsyncIterable[Inputs],
         *,
         in_flight: int = 32,
-        version: int | None = None,
+        version: int | str | None = None,
         outputs: Sequence[str] = (),
         timeout: float | None = None,
         priority: int = 0,

@@ -80,6 +80,12 @@ class FailedPrecondition(FastserveError):
     code = 9
 
 
+class Aborted(FastserveError):
+    """Given up in favour of something newer."""
+
+    code = 10
+
+
 class OutOfRange(FastserveError):
     """Past the end."""
 
@@ -121,6 +127,7 @@ _BY_CODE: dict[int, type[FastserveError]] = {
         PermissionDenied,
         ResourceExhausted,
         FailedPrecondition,
+        Aborted,
         OutOfRange,
         Unimplemented,
         Internal,

@@ -21,6 +21,8 @@ MODEL_FILES: dict[str, str] = {
     "model.pt": "pytorch",
     "model.pt2": "pytorch",
 }
+# Looked for where there is none of those; decrypted in memory (--model-decrypt-hook).
+ENCRYPTED_FILES = ("model.xml.enc", "model.onnx.enc")
 # Backends that run a file which another one takes unless they are asked for.
 _ALSO = {"onnxruntime": ("model.onnx",)}
 _BY_SUFFIX = {Path(name).suffix: backend for name, backend in MODEL_FILES.items()}
@@ -30,12 +32,25 @@ def backend_for(path: Path | None) -> str:
     """The backend for a model file or version directory; "" when its name says nothing."""
     if path is None:
         return ""
+    if path.suffix == ".enc":
+        return "openvino"
     if path.suffix in _BY_SUFFIX:
         return _BY_SUFFIX[path.suffix]
     for name, backend in MODEL_FILES.items():
         if (path / name).exists():
             return backend
     return ""
+
+
+# How OpenVINO says that it lacks an operation (conversion), or that its CPU plug-in does (compilation).
+_LACKS = ("OpConversionFailure", "No conversion rule found", "not supported", "Unsupported operation")
+
+
+def second_choice(backend: str, path: str, refusal: str) -> str:
+    """The backend that may run a model which nobody asked another one to run, and which the usual one refused; "": none."""
+    onnx = path.endswith(".onnx") or Path(path, "model.onnx").exists()
+    lacks = any(words in refusal for words in _LACKS)
+    return "onnxruntime" if backend == "openvino" and onnx and lacks else ""
 
 
 def reads(backend: str, name: str) -> bool:

@@ -51,3 +51,40 @@ def test_a_deadline_ends_a_watch(channel: grpc.Channel) -> None:
 def test_list_names_the_whole_server(channel: grpc.Channel) -> None:
     answer = health_pb2_grpc.HealthStub(channel).List(health_pb2.HealthListRequest(), timeout=10)
     assert {name: status.status for name, status in answer.statuses.items()} == {"": 1}
+
+
+# --- one model
+
+
+@pytest.mark.parametrize(
+    ("service", "status"),
+    [
+        ("models/mlp", 1),
+        ("models/versions/versions/3", 1),
+        ("models/broken", 2),
+        ("models/broken/versions/1", 2),
+        ("models", 1),  # a service that nobody knows: the server, as Triton has it
+        ("inference.GRPCInferenceService", 1),
+    ],
+)
+def test_check_of_a_model(channel: grpc.Channel, service: str, status: int) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    assert stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status == status
+    assert next(stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=10)).status == status
+
+
+@pytest.mark.parametrize("service", ["models/no_such", "models/mlp/versions/9"])
+def test_check_of_a_model_that_is_not_known(channel: grpc.Channel, service: str) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert next(stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=10)).status == 3
+
+
+@pytest.mark.parametrize("service", ["models/", "models/..", "models/a b", "models/mlp/versions/-1"])
+def test_check_of_what_is_no_model_name(channel: grpc.Channel, service: str) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

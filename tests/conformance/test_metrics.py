@@ -167,7 +167,7 @@ def agree(metered: Metered, model: str) -> tuple[Any, dict[str, float]]:
         "REJECTED": rejected["queue_full"] + rejected["too_late"] + rejected["queue_timeout"],
         "CANCELED": rejected["cancelled"],
         "BACKEND": scraped["fastserve_requests_failed_total"],
-        "OTHER": rejected["deadline"] + rejected["unloading"],
+        "OTHER": rejected["deadline"] + rejected["unloading"] + rejected["client_memory"],
     }
 
     batches = {b["batch_size"]: b["compute_infer"]["count"] for b in stats["batch_stats"]}

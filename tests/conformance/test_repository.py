@@ -7,61 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from model_repository import identity, mlp_answer, write_mlp
+from explicit_server import Explicit, assert_answers, config, put_mlp, refused
+from model_repository import identity, write_mlp
 from running_server import RunningServer
 from tritonclient.grpc import service_pb2
-from wire import SERVICE, Infer, Refused, Rest, fp32, grpc_call, grpc_infer
+from wire import SERVICE, Infer, Refused, fp32, grpc_call, grpc_infer
 
 NOT_FOUND, INVALID_ARGUMENT, UNIMPLEMENTED, UNAVAILABLE = 5, 3, 12, 14
 KINDS = ("grpc", "http", "grpc.aio", "http.aio")
-
-
-class Explicit:
-    """A server in mode explicit, and the folder that it serves from."""
-
-    def __init__(self, server: RunningServer, repository: Path) -> None:
-        self.server = server
-        self.repository = repository
-        self.channel = grpc.insecure_channel(server.grpc)
-        self.rest = Rest(server.http)
-
-    def rpc(self, method: str, **fields: Any) -> Any:
-        """Refused, or the response message."""
-        request = getattr(service_pb2, f"{method}Request")(**fields)
-        answer = grpc_call(self.channel, SERVICE + method, request.SerializeToString())
-        response = getattr(service_pb2, f"{method}Response")
-        return answer if isinstance(answer, Refused) else response.FromString(answer)
-
-    def load(self, model: str) -> Any:
-        return self.rpc("RepositoryModelLoad", model_name=model)
-
-    def unload(self, model: str) -> Any:
-        return self.rpc("RepositoryModelUnload", model_name=model)
-
-    def index(self, model: str, ready: bool = False) -> list[tuple[str, str, str]]:
-        """(version, state, reason) of one model."""
-        found = self.rpc("RepositoryIndex", ready=ready).models
-        return [(m.version, m.state, m.reason) for m in found if m.name == model]
-
-    def ready(self, model: str, version: str = "") -> bool:
-        return bool(self.rpc("ModelReady", name=model, version=version).ready)
-
-    def mlp(self, model: str) -> Any:
-        """What an mlp answers for a fixed input."""
-        tensors = (fp32("x", 1, 16),)
-        answer = grpc_infer(self.channel, Infer(model, tensors))
-        assert not isinstance(answer, Refused), answer
-        return np.frombuffer(answer.raw_output_contents[0], np.float32)
-
-    def mentions(self, text: str) -> int:
-        """Lines of the log with this message."""
-        return sum(text in record["message"] for record in self.server.log_records())
 
 
 @pytest.fixture(scope="module", params=["io_threads", "uvloop"])
@@ -83,42 +41,6 @@ def user(request: pytest.FixtureRequest, explicit: Explicit, client_class: Any) 
     made = client_class(request.param, explicit.server)
     yield made
     made.close()
-
-
-def config(explicit: Explicit, model: str) -> Path:
-    return explicit.repository / model / "config.pbtxt"
-
-
-def refused(answer: Any, code: int) -> str:
-    assert isinstance(answer, Refused), answer
-    assert answer.code == code, answer
-    return answer.message
-
-
-def put_mlp(explicit: Explicit, model: str, version: int = 1, scale: float = 1.0) -> Path:
-    """An ONNX file; its answers are `scale` times those of the usual mlp."""
-    folder = explicit.repository / model / str(version)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "model.onnx"
-    write_mlp(path)
-    if scale != 1.0:
-        import onnx
-        from onnx import numpy_helper
-
-        made = onnx.load(path)
-        for tensor in made.graph.initializer:
-            if tensor.name in {"w1", "b1"}:
-                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * scale, tensor.name))
-        unfinished = folder / ".new"
-        onnx.save(made, unfinished)
-        unfinished.replace(path)
-    return path
-
-
-def assert_answers(explicit: Explicit, model: str, scale: float = 1.0) -> None:
-    """With what put_mlp wrote; the device may compute in bf16."""
-    want = scale * mlp_answer(np.arange(16, dtype=np.float32).reshape(1, 16)).reshape(-1)
-    np.testing.assert_allclose(explicit.mlp(model), want, rtol=0, atol=0.03 * np.abs(want).max())
 
 
 # --- with tritonclient
@@ -166,10 +88,10 @@ def test_errors_of_load_with_tritonclient(user: Any, explicit: Explicit) -> None
         Exception, match="failed to load 'no_such_model', failed to poll from model repository"
     ):
         user.call("load_model", "no_such_model")
-    with pytest.raises(Exception, match="a configuration in the request is not supported yet"):
-        user.call("load_model", "later", config='{"max_batch_size": 2}')
-    if user.kind.startswith("grpc"):  # tritonclient 2.41 over HTTP cannot put bytes into JSON
-        with pytest.raises(Exception, match="in the request is not supported yet"):
+    with pytest.raises(Exception, match="unknown field 'max_batchsize'"):
+        user.call("load_model", "later", config='{"max_batchsize": 2}')
+    if user.is_grpc:  # tritonclient 2.41 over HTTP cannot put bytes into JSON
+        with pytest.raises(Exception, match="load parameter 'config' is missing"):
             user.call("load_model", "later", files={"file:1/model.onnx": b"x"})
     assert not explicit.ready("later")
 
@@ -385,8 +307,8 @@ def test_a_client_that_goes_away_does_not_stop_its_load(explicit: Explicit) -> N
 @pytest.mark.parametrize(
     ("parameters", "code", "words"),
     [
-        ({"config": {"string_param": "{}"}}, UNIMPLEMENTED, "load parameter 'config': "),
-        ({"file:1/model.onnx": {"bytes_param": b"x"}}, UNIMPLEMENTED, "load parameter 'file:1/model.onnx': "),
+        ({"config": {"string_param": "{"}}, INVALID_ARGUMENT, "load parameter 'config': is no JSON"),
+        ({"file:1/model.onnx": {"bytes_param": b"x"}}, INVALID_ARGUMENT, "'file:1/model.onnx'"),
         (
             {"config": {"int64_param": 1}},
             INVALID_ARGUMENT,
@@ -449,8 +371,8 @@ def test_repositories_have_no_names(explicit: Explicit) -> None:
         ("models/at_start/load", b"[]", 400, "JSON object"),
         ("models/at_start/load", b'{"parameters":3}', 400, "parameters"),
         ("models/at_start/load", b'{"parameters":{"config":{}}}', 400, "config"),
-        ("models/at_start/load", b'{"parameters":{"config":"{}"}}', 501, "'config'"),
-        ("models/at_start/load", b'{"parameters":{"file:1/m":"eA=="}}', 501, "'file:1/m'"),
+        ("models/at_start/load", b'{"parameters":{"config":"[]"}}', 400, "'config': got an array"),
+        ("models/at_start/load", b'{"parameters":{"file:1/m":"eA=="}}', 400, "'file:1/m'"),
         ("models/at_start/load", b'{"parameters":{"file:1/m":"%"}}', 400, "base64"),
         ("models/at_start/load", b'{"parameters":{"file:1/m":3}}', 400, "expected bytes_param"),
         ("models/at_start/load", b'{"parameters":{"x":1}}', 400, "unrecognized load parameter 'x'."),

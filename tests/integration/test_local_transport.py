@@ -133,9 +133,14 @@ def test_views_outlive_slot_and_client(address: str) -> None:
     assert out.tolist() == [[3, 3, 3, 3]]
 
 
-def test_errors_name_the_field_and_leave_the_client_usable(client: LocalClient) -> None:
+def test_errors_name_the_field_and_leave_the_client_usable(
+    client: LocalClient, server: RunningServer
+) -> None:
+    refused = 'fastserve_local_control_refused_total{code="NOT_FOUND"}'
+    before = server.scrape().get(refused, 0)
     with pytest.raises(NotFound, match="nobody"):
         client.infer("nobody", {})
+    assert server.scrape()[refused] == before + 1, "the model could not be opened"
     with pytest.raises(InvalidArgument) as caught:
         client.infer("echo", {"IN": np.zeros((1, 3), np.float32)})
     assert caught.value.field == 'inputs["IN"].shape[1]'

@@ -15,6 +15,8 @@ from onnx import TensorProto, helper
 from running_server import RunningServer
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+import fastserve
+
 pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 
@@ -214,3 +216,16 @@ def test_the_log_says_why_onnxruntime_took_a_model(server: RunningServer) -> Non
     lines = [line for line in server.log().splitlines() if "goes to onnxruntime" in line]
     assert len(lines) == 1
     assert "det version 1" in lines[0] or '"det"' in lines[0]
+
+
+def test_an_embedded_engine_falls_back_as_the_server_does(tmp_path: Path) -> None:
+    determinant(tmp_path / "model.onnx")
+    x = np.stack([np.eye(3, dtype=np.float32) * 2])
+    with fastserve.Engine() as engine:
+        for number, path in enumerate((tmp_path, tmp_path / "model.onnx"), 1):
+            model = engine.load("det", path, version=number)
+            assert model.backend == "onnxruntime"
+            assert model.properties["chosen_because"].startswith("OpenVINO cannot run it: ")
+            assert engine.infer("det", {"x": x}, version=number)["y"].tolist() == [8.0]
+        with pytest.raises(fastserve.FastserveError, match="Det"):
+            engine.load("asked", tmp_path, backend="openvino")

@@ -42,6 +42,7 @@ def broken(repository: Path) -> Path:
 # --- start
 
 
+@pytest.mark.alone
 def test_start_is_quick_and_says_what_is_served(start: Any, repository: Path) -> None:
     server = start(broken(repository))
     assert server.start_s < 5  # under a second on an idle machine

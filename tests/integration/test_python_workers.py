@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support import faulty_worker as faulty
+from tests.support.fault_figures import Faults
+from tests.support.memory_cgroup import NotPossible, kills, limited_memory
 
 import fastserve
 from fastserve import _core, errors
@@ -55,7 +58,8 @@ def ask(engine: fastserve.Engine, order: float = 0, *more: float) -> Any:
 
 
 def worker(engine: fastserve.Engine, index: int = 0) -> _core.WorkerReport:
-    return engine.core.workers()[index]
+    """Of model "m"."""
+    return [report for report in engine.core.workers() if report.model == "m"][index]
 
 
 def wait_for(what: Any, seconds: float = 5.0) -> None:
@@ -127,11 +131,45 @@ def test_exceptions_and_bad_answers_fail_their_batch_only(engine: fastserve.Engi
     wait_for(lambda: any("Traceback" in line for line in lines))
 
 
+class Canary:
+    """Asks another worker of the same engine all the time: nothing that happens to its neighbour may fail it."""
+
+    def __init__(self, engine: fastserve.Engine, faults: Faults) -> None:
+        engine.load("canary", backend="python", parameters={})
+        self._engine, self._faults = engine, faults
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _ask(self) -> None:
+        x = {"x": np.ones(4, np.float32)}
+        while not self._stop.wait(0.005):
+            try:
+                assert self._engine.infer("canary", x)["y"].sum() == 4
+                self._faults.answered_beside += 1
+            except Exception as error:
+                self._faults.failed_beside.append(repr(error))
+
+
+def check(faults: Faults) -> None:
+    faults.write()
+    assert faults.failed_beside == []
+    assert faults.answered_beside > 0
+    assert max(faults.back_s) < BACK_WITHIN_S
+
+
 FAULTS = {
     "segfault": (faulty.SEGFAULT, "signal 11"),
     "sys.exit": (faulty.EXIT, "status 3"),
     "os._exit": (faulty.OS_EXIT, "status 4"),
     "hang": (faulty.HANG, "execute_timeout_s"),
+    "out of memory": (faulty.OUT_OF_GROUP_MEMORY, "signal 9 .*memory"),
 }
 
 
@@ -139,14 +177,27 @@ FAULTS = {
 def test_deaths_fail_what_was_in_flight_and_the_next_worker_is_there_soon(
     engine: fastserve.Engine, fault: str
 ) -> None:
+    """Out of memory: the kernel's own kill, in a control group of little memory."""
     order, words = FAULTS[fault]
-    load(engine, execute_timeout_s=0.3 if fault == "hang" else 30)
-    for round_ in range(max(1, MANY)):
-        be_healthy(engine)
-        with pytest.raises(errors.Unavailable, match=words):
-            ask(engine, order)
-        assert seconds_until_back(engine) < BACK_WITHIN_S
-        assert worker(engine).restarts == round_ + 1
+    faults = Faults(fault, BACK_WITHIN_S)
+    with contextlib.ExitStack() as stack:
+        group = ""
+        if fault == "out of memory":
+            try:
+                group = str(stack.enter_context(limited_memory(64 << 20)))
+            except NotPossible as reason:
+                pytest.skip(f"no control group with a limit: {reason}")
+        load(engine, execute_timeout_s=0.3 if fault == "hang" else 30, group=group)
+        stack.enter_context(Canary(engine, faults))
+        for round_ in range(max(1, MANY)):
+            be_healthy(engine)
+            with pytest.raises(errors.Unavailable, match=words):
+                ask(engine, order)
+            faults.failed_in_flight += 1
+            faults.back_s.append(seconds_until_back(engine))
+            assert worker(engine).restarts == round_ + 1
+        assert not group or kills(Path(group)) == len(faults.back_s)
+    check(faults)
 
 
 def test_kill_at_any_time(engine: fastserve.Engine) -> None:
@@ -154,7 +205,7 @@ def test_kill_at_any_time(engine: fastserve.Engine) -> None:
     load(engine, rows=4, instances=1)
     stop = threading.Event()
     other: list[BaseException] = []
-    answered = [0]
+    answered, unavailable = [0], [0]
 
     def client() -> None:
         x = np.ones((1, 64), np.float32)
@@ -163,6 +214,7 @@ def test_kill_at_any_time(engine: fastserve.Engine) -> None:
                 assert (engine.infer("m", {"x": x})["y"] == x).all()
                 answered[0] += 1
             except errors.Unavailable:
+                unavailable[0] += 1
                 time.sleep(0.001)
             except BaseException as error:
                 other.append(error)
@@ -171,21 +223,25 @@ def test_kill_at_any_time(engine: fastserve.Engine) -> None:
     threads = [threading.Thread(target=client) for _ in range(8)]
     for thread in threads:
         thread.start()
-    for _ in range(MANY or 5):
-        time.sleep(1.05 + np.random.default_rng().random() * 0.05)
-        report = worker(engine)
-        before = answered[0]
-        os.kill(report.pid, signal.SIGKILL)
-        wait_for(
-            lambda report=report, before=before: worker(engine).pid != report.pid and answered[0] > before,
-            BACK_WITHIN_S,
-        )
-        wait_for(lambda: worker(engine).state == "UP", BACK_WITHIN_S)
+    faults = Faults("kill -9 under load", BACK_WITHIN_S)
+    with Canary(engine, faults):
+        for _ in range(MANY or 5):
+            time.sleep(1.05 + np.random.default_rng().random() * 0.05)
+            pid = worker(engine).pid
+            os.kill(pid, signal.SIGKILL)
+            died = time.monotonic()
+            # Not before: answers of the one that was killed may still be on their way to their callers.
+            wait_for(lambda pid=pid: worker(engine).pid != pid and worker(engine).state == "UP", 30)
+            before = answered[0]
+            wait_for(lambda before=before: answered[0] > before, 30)
+            faults.back_s.append(time.monotonic() - died)
     stop.set()
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
     assert not other
+    faults.failed_in_flight = unavailable[0]
+    check(faults)
 
 
 def test_out_of_memory_is_the_models_own_error(engine: fastserve.Engine) -> None:

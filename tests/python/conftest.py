@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastserve.errors import NotFound
+from fastserve.errors import InvalidArgument, NotFound
 from fastserve.frontends.served import Readiness, Served
 from fastserve.frontends.tracing import Tracing
 from fastserve.lifecycle import ModelControl, ModelState, Repositories, VersionSpec
@@ -156,6 +156,7 @@ class FakeCore:
         self.regions: dict[str, tuple[str, str, int, int]] = {}
         self.shared_memory_allowed = False
         self.worker_reports: list[Any] = []
+        self.given_labels: dict[str, dict[str, dict[int, int]]] = {}
         self.cache = {"capacity_bytes": 1000, "bytes": 900, "entries": 8, "evictions": 7, "too_large": 6}
 
     def status(self) -> list[Any]:
@@ -163,6 +164,8 @@ class FakeCore:
 
     def resolve(self, model: str, wanted: str = "") -> Any:
         ready = [v for v in self.versions if v.model == model and v.state == "READY"]
+        if wanted and not wanted.isdigit():
+            raise InvalidArgument(f"failed to get model version from specified version string '{wanted}'")
         if wanted:
             ready = [v for v in ready if str(v.version) == wanted]
         if not ready:
@@ -186,6 +189,19 @@ class FakeCore:
 
     def response_cache(self) -> dict[str, int]:
         return self.cache
+
+    def set_labels(self, model: str, labels: dict[str, dict[int, int]]) -> None:
+        self.given_labels[model] = labels
+
+    def labels(self) -> list[Any]:
+        return [
+            SimpleNamespace(
+                model=model, label=label, version=version, weight=weight, ready=version == 3, requests=7
+            )
+            for model, labels in sorted(self.given_labels.items())
+            for label, weights in sorted(labels.items())
+            for version, weight in sorted(weights.items())
+        ]
 
     def shared_memory(self) -> dict[str, int]:
         size = sum(region[3] for region in self.regions.values())

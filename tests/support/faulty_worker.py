@@ -30,7 +30,8 @@ from fastserve.worker import model, process
     LARGE,
     BUSY,
     CALL,
-) = range(101, 114)
+    OUT_OF_GROUP_MEMORY,
+) = range(101, 115)
 
 
 class FaultyModel:
@@ -97,6 +98,12 @@ class FaultyModel:
             case 113:
                 assert self.calls is not None
                 return model.Answer(self.calls.infer(self.spec.parameters["calls"], 0, {"x": x + 1}, ()))
+            case 114:  # until the kernel kills this process
+                with open(os.path.join(self.spec.parameters["group"], "cgroup.procs"), "w") as procs:
+                    procs.write("0")
+                held = []
+                while True:
+                    held.append(np.ones(1 << 20))
         return model.Answer({"y": x})
 
     def finalize(self) -> None:

@@ -1,33 +1,41 @@
-"""Checks a model repository without a server: every model, every problem, with file and line.
+"""Checks a model repository without a server: every model, every version, every problem, with file and line.
 
-Exit code 0: everything is fine; 1: there are problems.
+Exit code 0: everything is fine; 1: there are problems with models; 2: a repository cannot be read, or a flag is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastserve.engine import Engine
     from fastserve.lifecycle import ModelDefaults, Problem, VersionSpec
-    from fastserve.lifecycle.model_folder import FoundModel
+    from fastserve.lifecycle.offline_check import CheckedModel
+
+PROBLEMS, UNREADABLE = 1, 2
 
 EXAMPLES = """\
 examples:
   fastserve check models                 folders and every config.pbtxt or model.yaml
   fastserve check --load models          load every model as well
   fastserve check --load --allow-python-models models    Python models too: runs their code
+  fastserve check --require-manifest models    every file of every version is named and has its checksum
   fastserve check --json models | jq
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "repository", nargs="+", type=Path, metavar="DIR", help="model repository (Triton's layout)"
+        "repository", nargs="*", type=Path, metavar="DIR", help="model repository (Triton's layout)"
     )
+    for flag in ("--models-file", "--model-config-file", "--ovms-config-file"):
+        parser.add_argument(
+            flag, type=Path, metavar="FILE", help="models of this list too, as `serve` has it"
+        )
     parser.add_argument(
         "--load", action="store_true", help="load every version with the engine, one after another"
     )
@@ -40,22 +48,55 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--host-policy", action="append", default=[], metavar="POLICY", help="as `serve` has it"
     )
     parser.add_argument("--batching-parameters-file", type=Path, metavar="FILE", help="as `serve` has it")
+    parser.add_argument(
+        "--no-checksums", action="store_true", help="read no file to compare it with its manifest"
+    )
+    parser.add_argument(
+        "--require-manifest",
+        action="store_true",
+        help="as `serve` has it: a version without one is a problem",
+    )
+    parser.add_argument(
+        "--model-decrypt-hook",
+        metavar="HOOK",
+        help="as `serve` has it: encrypted models are decrypted as well",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(args: argparse.Namespace) -> int:
-    from fastserve.lifecycle.repository import scan_repositories
+    from fastserve.errors import InvalidArgument
+    from fastserve.lifecycle.listed.model_list import lists_of
+    from fastserve.lifecycle.offline_check import check_repositories
+    from fastserve.lifecycle.repository import Repositories
 
-    models = scan_repositories(args.repository, _defaults(args)).models
+    lists = lists_of(
+        models_file=args.models_file,
+        model_config_file=args.model_config_file,
+        ovms_config_file=args.ovms_config_file,
+    )
+    if not args.repository and not lists:
+        raise InvalidArgument(
+            "there is nothing to check: name a folder of models, or a file that lists models"
+        )
+    repositories = Repositories(tuple(args.repository), _defaults(args), lists=lists)
+    checked = check_repositories(repositories, checksums=not args.no_checksums)
+    if checked.unreadable and not checked.models:
+        raise checked.unreadable[0]
+    models = checked.models
     reports = [_static(model) for model in models]
     if args.load:
         _load(models, reports, allow_python_models=args.allow_python_models)
     failed = any(report["problems"] for report in reports)
     if args.json:
-        print(json.dumps({"ok": not failed, "models": reports}, indent=2))
+        unreadable = [error.message for error in checked.unreadable]
+        ok = not failed and not unreadable
+        print(json.dumps({"ok": ok, "models": reports, "unreadable": unreadable}, indent=2))
     else:
         _print(reports, loaded=args.load)
-    return 1 if failed else 0
+        for error in checked.unreadable:
+            print(f"fastserve: error: {error.message}", file=sys.stderr)
+    return UNREADABLE if checked.unreadable else PROBLEMS if failed else 0
 
 
 def _defaults(args: argparse.Namespace) -> ModelDefaults:
@@ -65,11 +106,12 @@ def _defaults(args: argparse.Namespace) -> ModelDefaults:
     return model_defaults(
         config.Scheduling(
             host_policy=tuple(args.host_policy), batching_parameters_file=args.batching_parameters_file
-        )
+        ),
+        config.Repository(require_manifest=args.require_manifest, model_decrypt_hook=args.model_decrypt_hook),
     )
 
 
-def _static(model: FoundModel) -> dict[str, Any]:
+def _static(model: CheckedModel) -> dict[str, Any]:
     from fastserve.lifecycle.backend_choice import why
 
     notes = list(model.notes)
@@ -79,7 +121,13 @@ def _static(model: FoundModel) -> dict[str, Any]:
         "name": model.name,
         "repository": str(model.repository),
         "versions": [
-            {"version": version, "backend": spec.backend, "why": why(spec), "path": spec.path}
+            {
+                "version": version,
+                "served": version in model.served,
+                "backend": spec.backend,
+                "why": why(spec),
+                "path": spec.path,
+            }
             for version, spec in sorted(model.versions.items())
         ],
         "problems": [_problem(problem) for problem in model.problems],
@@ -97,9 +145,7 @@ def _problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _load(
-    models: tuple[FoundModel, ...], reports: list[dict[str, Any]], *, allow_python_models: bool
-) -> None:
+def _load(models: list[CheckedModel], reports: list[dict[str, Any]], *, allow_python_models: bool) -> None:
     from fastserve.engine import Engine
 
     with Engine(allow_python_models=allow_python_models) as engine:

@@ -25,9 +25,14 @@ examples:
 _COMMANDS = {
     "serve": "serve the models of a repository",
     "check": "check a model repository without a server",
+    "manifest": "write checksums of the files of versions, or compare them",
     "infer": "send one request to a server",
     "bench": "measure how a server answers under load",
-    "models": "list the models of a server",
+    "models": "list the models of a server, or watch them",
+    "load": "load a model, or load it again",
+    "unload": "take a model out of service",
+    "reload": "have a server read its repositories again",
+    "label": "show or change the labels of a model's versions",
     "explain": "say how a model's requests are batched, and why",
     "config": "show the configuration",
 }

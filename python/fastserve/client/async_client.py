@@ -216,6 +216,31 @@ class AsyncClient:
         """See `Client.scheduling_picture`."""
         return await self._call(calls.SchedulingPicture(model, str(version)), timeout)
 
+    async def labels(self, model: str, *, timeout: float | None = UNSET) -> list[dict[str, Any]]:
+        """fastserve only, over HTTP: what the labels of the model's versions stand for."""
+        return await self._call(calls.Labels(model), timeout)
+
+    async def change_labels(
+        self,
+        model: str,
+        labels: Mapping[str, Mapping[int, float] | None],
+        expected: Mapping[str, Mapping[int, float] | None] | None = None,
+        *,
+        timeout: float | None = UNSET,
+    ) -> list[dict[str, Any]]:
+        """fastserve only, over HTTP: assigns labels, all at once: {"canary": {3: 95, 4: 5}}; None removes one. `expected`: what
+        labels have to stand for now (None: they are not there), else FailedPrecondition. Returns all labels."""
+        return await self._call(calls.ChangeLabels(model, labels, expected or {}), timeout)
+
+    async def states(self, *, timeout: float | None = UNSET) -> list[dict[str, Any]]:
+        """fastserve only, over HTTP: every version with its state, labels, memory and counts."""
+        return await self._call(calls.States(), timeout)
+
+    async def reload(self, *, timeout: float | None = UNSET) -> bool:
+        """fastserve only, over HTTP: has the server read its repositories again; whether anything is different there. Loads go
+        on after the answer (`states`)."""
+        return await self._call(calls.Reload(), timeout)
+
     async def index(self, *, ready: bool = False, timeout: float | None = UNSET) -> list[IndexEntry]:
         """See `Client.index`."""
         return await self._call(calls.Index(ready), timeout)

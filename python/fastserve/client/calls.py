@@ -258,6 +258,54 @@ class SchedulingPicture(_OwnRoute[str]):
 
 
 @dataclass(frozen=True)
+class States(_OwnRoute[list[dict[str, Any]]]):
+    def http(self) -> HttpRequest:
+        return HttpRequest("GET", "/v2/repository/states")
+
+    def from_http(self, response: HttpResponse) -> list[dict[str, Any]]:
+        return list(json_of(response))
+
+
+@dataclass(frozen=True)
+class Reload(_OwnRoute[bool]):
+    def http(self) -> HttpRequest:
+        return HttpRequest("POST", "/v2/repository/reload")
+
+    def from_http(self, response: HttpResponse) -> bool:
+        return response.status == 201
+
+    def accepts(self, status: int) -> bool:
+        return status in {200, 201}
+
+
+@dataclass(frozen=True)
+class Labels(_OwnRoute[list[dict[str, Any]]]):
+    model: str
+
+    def http(self) -> HttpRequest:
+        return HttpRequest("GET", _repository_path(self.model) + "/labels")
+
+    def from_http(self, response: HttpResponse) -> list[dict[str, Any]]:
+        return list(json_of(response)["labels"])
+
+
+@dataclass(frozen=True)
+class ChangeLabels(_OwnRoute[list[dict[str, Any]]]):
+    """Label -> {version: weight}, or None."""
+
+    model: str
+    labels: Mapping[str, Mapping[int, float] | None]
+    expected: Mapping[str, Mapping[int, float] | None]
+
+    def http(self) -> HttpRequest:
+        body = {"labels": self.labels, "expected": self.expected}
+        return HttpRequest("PUT", _repository_path(self.model) + "/labels", (json.dumps(body).encode(),))
+
+    def from_http(self, response: HttpResponse) -> list[dict[str, Any]]:
+        return list(json_of(response)["labels"])
+
+
+@dataclass(frozen=True)
 class Index(Call[list[result.IndexEntry]]):
     rpc = "RepositoryIndex"
     ready: bool = False

@@ -54,6 +54,10 @@ _DEFAULT = Source("default", "")
 _SERVICE_LINK = re.compile(
     rf"{ENV_PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
+_ONLY_PATHS = re.compile(os.pathsep)
+_PATHS = re.compile(
+    rf"{os.pathsep}(?!//|[0-9]+(?:[/:]|$))"
+)  # not the colons of s3://bucket and http://host:80/
 _UNITS = {"": 1, "B": 1} | {
     f"{letter}{ending}": base**power
     for power, letter in enumerate("KMGT", 1)
@@ -123,6 +127,8 @@ def _checked(option: Option, raw: Any, source: Source) -> Any:
         value = _adapter(option).validate_python(_prepared(option, raw, source))
     except (ValidationError, ValueError, TypeError):
         raise ConfigError(f"{source}: {option.path}: got {_shown(raw)}, expected {option.expected}") from None
+    if option.type == tuple[Path | str, ...]:
+        value = tuple(item if "://" in str(item) else Path(item) for item in value)
     if value in option.about.not_yet:
         raise ConfigError(
             f"{source}: {option.path}: '{value}' is not supported yet, expected {option.expected}"
@@ -147,8 +153,11 @@ def _prepared(option: Option, raw: Any, source: Source) -> Any:
             raise ValueError(raw)
         return int(float(found[1]) * _UNITS[found[2].upper()]) if found[2].upper() in _UNITS else raw
     if option.is_list and isinstance(raw, str):
-        separator = os.pathsep if option.type == tuple[Path, ...] else option.about.separator
-        return [part for part in raw.split(separator) if part] if source.kind == "environment" else [raw]
+        if source.kind != "environment":
+            return [raw]
+        if option.type == tuple[Path | str, ...]:
+            return [part for part in (_PATHS if "://" in raw else _ONLY_PATHS).split(raw) if part]
+        return [part for part in raw.split(option.about.separator) if part]
     if option.choices and isinstance(raw, float):  # YAML and TOML read a version number as one
         return str(raw)
     if raw == "" and type(None) in getattr(option.type, "__args__", ()):

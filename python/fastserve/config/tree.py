@@ -130,17 +130,47 @@ class Tls:
 @dataclass(frozen=True)
 class Repository:
     model_repository: Annotated[
-        tuple[Path, ...],
-        About("folder of models in Triton's layout; may be given several times", "--model-repository"),
+        tuple[Path | str, ...],
+        About(
+            "folder of models in Triton's layout, or s3://bucket/folder, gs://, az://, http(s)://; may be given several times",
+            "--model-repository",
+        ),
     ] = ()
     model_control_mode: Annotated[
         Literal["none", "poll", "explicit"],
         About(
-            "none: load everything at start; explicit: clients load and unload models",
+            "none: load everything at start; poll: look for changes every --repository-poll-secs as well; explicit: clients load "
+            "and unload models",
             "--model-control-mode",
-            not_yet=("poll",),
         ),
     ] = "none"
+    poll_s: Annotated[
+        float, About("seconds between two looks of mode poll", "--repository-poll-secs", 0.1, 86400)
+    ] = 15.0
+    models_file: Annotated[
+        Path | None,
+        About("YAML file that lists repositories and models, with versions and labels", "--models-file"),
+    ] = None
+    model_config_file: Annotated[
+        Path | None,
+        About("TensorFlow Serving's model_config_list (text proto)", "--model-config-file"),
+    ] = None
+    model_config_file_poll_s: Annotated[
+        float,
+        About(
+            "seconds after which files that list models are read again; 0: only in mode poll, and on reload",
+            "--model-config-file-poll-wait-seconds",
+            0,
+            86400,
+        ),
+    ] = 0.0
+    model_name: Annotated[
+        str | None, About("serve one model under this name, as TensorFlow Serving does", "--model-name")
+    ] = None
+    model_base_path: Annotated[str | None, About("the folder with its versions", "--model-base-path")] = None
+    ovms_config_file: Annotated[
+        Path | None, About("OpenVINO Model Server's config.json", "--ovms-config-file")
+    ] = None
     load_model: Annotated[
         tuple[str, ...],
         About(
@@ -155,6 +185,29 @@ class Repository:
             "--allow-python-models",
         ),
     ] = False
+    state_file: Annotated[
+        Path | None,
+        About(
+            "file that keeps what clients changed (models loaded and unloaded, labels) for the next start; unset: nothing is "
+            "kept",
+            "--state-file",
+        ),
+    ] = None
+    require_manifest: Annotated[
+        bool,
+        About(
+            "load only versions whose fastserve-manifest.json or SHA256SUMS names every file (fastserve manifest writes one)",
+            "--require-manifest",
+        ),
+    ] = False
+    model_decrypt_hook: Annotated[
+        str | None,
+        About(
+            "what decrypts model.onnx.enc, model.xml.enc and model.bin.enc in memory: MODULE:FUNCTION (bytes -> bytes), "
+            "aes-gcm:file=FILE or aes-gcm:env=NAME with the key; unset: such models are refused",
+            "--model-decrypt-hook",
+        ),
+    ] = None
     strict_readiness: Annotated[
         bool,
         About(
@@ -164,6 +217,117 @@ class Repository:
     loader_threads: Annotated[
         int, About("versions that load at the same time", "--loader-threads", 1, 64)
     ] = 2
+    memory_budget_bytes: Annotated[
+        int,
+        About(
+            "models that together take more are unloaded, least recently used first, and loaded again when they are asked for; "
+            "0: no budget",
+            "--memory-budget-bytes",
+            0,
+            1 << 50,
+        ),
+    ] = 0
+    unload_idle_s: Annotated[
+        float,
+        About(
+            "a model that nobody asked for so long is unloaded until it is asked for; 0: never",
+            "--unload-idle-secs",
+            0,
+            1e9,
+        ),
+    ] = 0.0
+    load_on_demand: Annotated[
+        bool,
+        About("load models when they are first asked for, not at the start", "--load-on-demand"),
+    ] = False
+    on_asleep: Annotated[
+        Literal["hold", "refuse"],
+        About(
+            "requests to a model that is not in memory: hold: until it is loaded; refuse: UNAVAILABLE at once, and it is loaded",
+            "--on-asleep",
+        ),
+    ] = "hold"
+    version_transition: Annotated[
+        Literal["availability", "resource"],
+        About(
+            "availability: an old version goes when the new one is ready; resource: it goes before the new one is loaded, so "
+            "that memory never holds both",
+            "--version-transition",
+        ),
+    ] = "availability"
+    load_timeout_s: Annotated[
+        float,
+        About(
+            "seconds that a load may take before it has failed and its result is thrown away; 0: any time",
+            "--load-timeout-secs",
+            0,
+            7 * 86_400,
+        ),
+    ] = 600.0
+    load_retries: Annotated[
+        int,
+        About(
+            "how often a load that failed for a reason that may pass (no memory, no device, too slow) is tried again, after 1, "
+            "4, 16 ... at most 300 seconds",
+            "--load-retries",
+            0,
+            1_000_000,
+        ),
+    ] = 5
+
+
+@dataclass(frozen=True)
+class Remote:
+    cache_dir: Annotated[
+        Path | None,
+        About(
+            "folder where remote repositories are kept; unset: fastserve/repositories in the user's cache folder",
+            "--repository-cache-dir",
+        ),
+    ] = None
+    cache_bytes: Annotated[
+        int,
+        About(
+            "bytes of that folder beyond which versions that are not in use leave it, least recently used first; 0: no limit",
+            "--repository-cache-bytes",
+            0,
+            1 << 60,
+            is_bytes=True,
+        ),
+    ] = 0
+    cache_keep_s: Annotated[
+        float,
+        About(
+            "seconds that a version stays there which the store does not list any more and that is not in use",
+            "--repository-cache-keep",
+            0,
+            31_536_000,
+        ),
+    ] = 3600.0
+    offline_start: Annotated[
+        bool,
+        About(
+            "start with what is in the cache when a store cannot be reached",
+            "--repository-offline-start",
+        ),
+    ] = True
+    max_version_files: Annotated[
+        int, About("files of a version that is downloaded", "--repository-max-version-files", 1, 1 << 20)
+    ] = 10_000
+    max_version_bytes: Annotated[
+        int,
+        About(
+            "bytes of a version that is downloaded",
+            "--repository-max-version-bytes",
+            1,
+            1 << 60,
+            is_bytes=True,
+        ),
+    ] = 1 << 40
+    request_timeout_s: Annotated[
+        float, About("seconds that a store has for one answer", "--repository-request-timeout", 0.1, 3600)
+    ] = 60.0
+    parallel: Annotated[int, About("requests for data at the same time", "--repository-parallel", 1, 256)] = 8
 
 
 @dataclass(frozen=True)
@@ -206,6 +370,19 @@ class Limits:
             1 << 30,
         ),
     ] = 1024
+    load_files: Annotated[
+        int, About("files that a load by request may bring along", "--load-files", 1, 1 << 16)
+    ] = 256
+    load_file_bytes: Annotated[
+        int,
+        About(
+            "bytes of the files that loads by request brought along, of all models together; they are kept in memory",
+            "--load-file-bytes",
+            0,
+            1 << 50,
+            is_bytes=True,
+        ),
+    ] = 1 << 30
     client_shm_regions: Annotated[
         int,
         About(
@@ -377,6 +554,7 @@ class Config:
     server: Annotated[Server, About("listeners")] = field(default_factory=Server)
     tls: Annotated[Tls, About("TLS on the gRPC and REST ports")] = field(default_factory=Tls)
     repository: Annotated[Repository, About("what is served")] = field(default_factory=Repository)
+    remote: Annotated[Remote, About("remote repositories")] = field(default_factory=Remote)
     limits: Annotated[Limits, About("what a client may ask for")] = field(default_factory=Limits)
     scheduling: Annotated[Scheduling, About("how requests wait, for all models")] = field(
         default_factory=Scheduling
@@ -427,6 +605,7 @@ class Option:
         if self.choices:
             return "one of " + ", ".join(c for c in self.choices if c not in self.about.not_yet)
         base = next(t for t in (typing.get_args(self.type) or (self.type,)) if t is not type(None))
+        base = Path if base == Path | str else base
         words = {int: "an integer", float: "a number", bool: "true or false", str: "a text", Path: "a path"}[
             base
         ]
@@ -435,8 +614,12 @@ class Option:
         if self.about.is_bytes:
             words = "a number of bytes (64MiB, 1GB, 1048576)"
         if self.about.low is not None and self.about.high is not None:
-            words += f" from {self.about.low:.0f} to {self.about.high:.0f}"
+            words += f" from {_number(self.about.low)} to {_number(self.about.high)}"
         return words
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else f"{value:g}"
 
 
 @cache

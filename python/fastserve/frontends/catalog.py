@@ -59,7 +59,8 @@ def model_ready(served: Served, model: str, version: str) -> bool:
 
 def model_metadata(served: Served, model: str, version: str) -> Json:
     status = resolve(served, model, version)
-    ready = [version] if version else [str(s.version) for s in ready_versions(served, model)]
+    # By a label: the one that it stands for, and that is described here.
+    ready = [str(s.version) for s in ([status] if version else ready_versions(served, model))]
     return {
         "name": status.model,
         "versions": ready,

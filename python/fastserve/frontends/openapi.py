@@ -28,6 +28,7 @@ _ATTRIBUTE = "__fastserve_operation__"
 _ERROR_TEXTS = {
     400: "The request is wrong, or what it asks about is not ready",
     404: "There is no such model or version",
+    409: "A newer load or unload of the model took its place before it began",
     413: "The body is larger than the limit",
     429: "A limit is reached",
     415: "The body has a content-encoding that is not supported",

@@ -21,8 +21,12 @@ TAGS = {
 PARAMETERS: dict[str, Json] = {
     "model": {"description": "Name of a model", "schema": {"type": "string", "maxLength": 128}},
     "version": {
-        "description": "Number of a version",
-        "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+        "description": "Number of a version, or a label that stands for versions",
+        "schema": {"type": "string", "pattern": "^([1-9][0-9]*|[A-Za-z][A-Za-z0-9._-]*)$"},
+    },
+    "label": {
+        "description": "Label of versions; `default` is also for requests that name none",
+        "schema": {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9._-]{0,63}$"},
     },
     "repository": {"description": "Name of a repository", "schema": {"type": "string"}},
     "region": {"description": "Name of a region", "schema": {"type": "string", "maxLength": 256}},
@@ -160,6 +164,93 @@ SCHEMAS: dict[str, Json] = {
     "Index": _array(
         _object({"name": _STRING, "version": _STRING, "state": _STRING, "reason": _STRING}, "name", "state")
     ),
+    "LoadRequest": _object(
+        {
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "config": {
+                        **_STRING,
+                        "description": "A ModelConfig as JSON text, instead of the repository's",
+                    }
+                },
+                "patternProperties": {
+                    "^file:": {
+                        **_STRING,
+                        "contentEncoding": "base64",
+                        "description": "file:VERSION/NAME: with such files the model consists of them alone; needs config",
+                    }
+                },
+                "additionalProperties": False,
+            }
+        }
+    ),
+    "UnloadRequest": _object({"parameters": _object({"unload_dependents": _BOOLEAN})}),
+    "ModelStates": _array(
+        _object(
+            {
+                "name": _STRING,
+                "version": {**_STRING, "description": "Missing: the model as a whole"},
+                "state": {
+                    **_STRING,
+                    "description": "NEW LOADING WARMING READY DRAINING UNLOADED FAILED; empty: it was never loaded",
+                },
+                "reason": {**_STRING, "description": "Why it failed, or what is being done"},
+                "progress": {
+                    "type": "number",
+                    "minimum": 0,
+                    "maximum": 1,
+                    "description": "Of the load that runs",
+                },
+                "retry_in_s": {"type": "number", "description": "When a load that failed is tried again"},
+                "labels": {
+                    "type": "object",
+                    "additionalProperties": {"type": "number"},
+                    "description": "Label: weight",
+                },
+                "instances": _COUNT,
+                "memory_bytes": {**_COUNT, "description": "As far as it is known"},
+                "requests": {**_COUNT, "description": "Answered since the version was loaded"},
+                "failures": {**_COUNT, "description": "Refused, failed or cancelled since then"},
+            },
+            *("name", "state"),
+        )
+    ),
+    "LabelVersions": {
+        "description": "A version, versions with their weights, or null: not there",
+        "type": ["integer", "string", "object", "null"],
+        "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1_000_000},
+        "examples": [3, {"3": 95, "4": 5}],
+    },
+    "LabelsChange": _object(
+        {
+            "labels": {"type": "object", "additionalProperties": _ref("LabelVersions")},
+            "expected": {"type": "object", "additionalProperties": _ref("LabelVersions")},
+        },
+        "labels",
+    ),
+    "LabelAssignment": _object(
+        {"versions": _ref("LabelVersions"), "expected": _ref("LabelVersions")}, "versions"
+    ),
+    "Label": _object(
+        {
+            "name": _STRING,
+            "source": {**_STRING, "enum": ["configured", "assigned"]},
+            "versions": _array(
+                _object(
+                    {
+                        "version": _COUNT,
+                        "weight": _COUNT,
+                        "ready": {**_BOOLEAN, "description": "Versions that are not get no requests"},
+                        "requests": {**_COUNT, "description": "By this label, for this version"},
+                    },
+                    *("version", "weight", "ready", "requests"),
+                )
+            ),
+        },
+        *("name", "source", "versions"),
+    ),
+    "Labels": _object({"model": _STRING, "labels": _array(_ref("Label"))}, *("model", "labels")),
     "InputTensor": _object(
         {
             **_TENSOR,

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from fastserve.errors import InvalidArgument, Unimplemented
 from fastserve.frontends.names import MAX_ECHO_CHARS, check_model
 from fastserve.frontends.served import Served
+from fastserve.lifecycle.load_override import Override
 
 Value = bool | int | str | bytes | None
 
-_KINDS: dict[str, tuple[type, str]] = {"config": (str, "string_param"), "file:": (bytes, "bytes_param")}
+FILE = "file:"  # begins the names of parameters that are files
 
 
 def refuse_repository_name(name: str) -> None:
@@ -22,10 +23,9 @@ def refuse_repository_name(name: str) -> None:
 
 
 async def load(served: Served, model: str, parameters: Mapping[str, Value]) -> None:
+    """Of `config` and `file:PATH`, as Triton has them."""
     check_model(model)
-    for name, value in parameters.items():
-        _check_load_parameter(name, value)
-    await served.control.load(model)
+    await served.control.load(model, _override(parameters))
 
 
 async def unload(served: Served, model: str, parameters: Mapping[str, Value]) -> None:
@@ -39,15 +39,22 @@ async def unload(served: Served, model: str, parameters: Mapping[str, Value]) ->
     await served.control.unload(model)
 
 
-def _check_load_parameter(name: str, value: Value) -> None:
-    shown = name[:MAX_ECHO_CHARS]
-    kind = "file:" if name.startswith("file:") else name
-    if kind not in _KINDS:
-        raise InvalidArgument(f"unrecognized load parameter '{shown}'.")
-    wanted, words = _KINDS[kind]
-    if not isinstance(value, wanted):
-        raise InvalidArgument(f"invalid value type for load parameter '{shown}', expected {words}.")
-    what = "a configuration" if kind == "config" else "model files"
-    raise Unimplemented(
-        f"load parameter '{shown}': {what} in the request is not supported yet, put it into the model repository"
-    )
+def _override(parameters: Mapping[str, Value]) -> Override | None:
+    config, files = None, {}
+    for name, value in parameters.items():
+        shown = name[:MAX_ECHO_CHARS]
+        if name == "config":
+            if not isinstance(value, str):
+                raise InvalidArgument(
+                    f"invalid value type for load parameter '{shown}', expected string_param."
+                )
+            config = value
+        elif name.startswith(FILE):
+            if not isinstance(value, bytes):
+                raise InvalidArgument(
+                    f"invalid value type for load parameter '{shown}', expected bytes_param."
+                )
+            files[name.removeprefix(FILE)] = value
+        else:
+            raise InvalidArgument(f"unrecognized load parameter '{shown}'.")
+    return None if config is None and not files else Override(config or "", files)

@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from fastserve import _core, errors, protos
+from fastserve.lifecycle import integrity, protected
 from fastserve.lifecycle.version_spec import VersionSpec
+from fastserve.plugins import second_choice
 
 logger = logging.getLogger("fastserve.lifecycle")
 
 Progress = Callable[[float, str], None]
-
-# How OpenVINO says that it lacks an operation (conversion), or that its CPU plug-in does (compilation).
-_CANNOT = ("OpConversionFailure", "No conversion rule found", "not supported", "Unsupported operation")
 
 
 class Loads(Protocol):
@@ -44,21 +43,17 @@ def why(spec: VersionSpec) -> str:
 def load(core: Loads, spec: VersionSpec, progress: Progress | None = None) -> None:
     """Loads, if need be with ONNX Runtime instead of OpenVINO. Blocks; raises FastserveError with both reasons."""
     try:
-        core.load(spec.to_core(), progress)
+        integrity.verify(spec, progress)
+        core.load(protected.core_spec(spec, progress), progress)
     except (errors.InvalidArgument, errors.Unimplemented) as refused:
-        if not _another_may(spec, refused.message):
+        second = "" if asked_backend(spec) else second_choice(spec.backend, spec.path, refused.message)
+        if not second:
             raise
         reason = f"OpenVINO cannot run it: {refused.message}"
-        logger.info("model %s version %d goes to onnxruntime: %s", spec.model, spec.version, reason)
-        other = replace(spec, backend="onnxruntime", parameters=(), chosen_because=reason)
+        logger.info("model %s version %d goes to %s: %s", spec.model, spec.version, second, reason)
+        other = replace(spec, backend=second, parameters=(), chosen_because=reason)
         try:
             core.load(other.to_core(), progress)
         except errors.FastserveError as error:
-            text = f"{refused.message}; onnxruntime: {error.message}"
+            text = f"{refused.message}; {second}: {error.message}"
             raise type(refused)(text) from None
-
-
-def _another_may(spec: VersionSpec, message: str) -> bool:
-    if spec.backend != "openvino" or not spec.path.endswith(".onnx") or asked_backend(spec):
-        return False
-    return any(words in message for words in _CANNOT)

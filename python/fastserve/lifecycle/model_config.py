@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from fastserve import protos
-from fastserve.lifecycle import pbtxt
+from fastserve.label_text import read_labels_text
+from fastserve.lifecycle import json_config, pbtxt
 from fastserve.lifecycle.config_fields import refused_fields
 from fastserve.lifecycle.labels import LabelFile, label_name_error
 from fastserve.lifecycle.pbtxt import Positions, TextError
 from fastserve.lifecycle.settings import Settings, VersionPolicy, without_config
 from fastserve.lifecycle.tensor_types import datatype_of
 from fastserve.lifecycle.triton_scheduling import PARAMETERS, TritonScheduling
+from fastserve.lifecycle.version_labels import MAX_LABELS
 from fastserve.lifecycle.version_spec import Problem, TensorShape
 from fastserve.lifecycle.warm_up_checks import warm_up_errors
 from fastserve.lifecycle.warm_up_files import WarmUpFile
 from fastserve.scheduling import Scheduling
 
-__all__ = ["CONFIG_FILE", "Settings", "VersionPolicy", "name_error", "read_config", "without_config"]
+__all__ = [
+    "CONFIG_FILE",
+    "Settings",
+    "VersionPolicy",
+    "name_error",
+    "read_config",
+    "read_json_config",
+    "without_config",
+]
 
 CONFIG_FILE = "config.pbtxt"
+REQUEST_CONFIG = "load parameter 'config'"  # where problems of a configuration in a request are
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+VERSION_LABELS = "version_labels"  # a parameter: "stable=3 canary=3:95,4:5"
 
 # What Triton's repositories call a backend or platform -> ours. TensorFlow's formats are read by OpenVINO, which runs
 # them, and a line in the log says so.
@@ -67,13 +80,31 @@ def read_config(
     model: str, text: str, host_policies: Mapping[str, tuple[int, ...]] | None = None
 ) -> tuple[Settings | None, list[Problem]]:
     """`model`: the folder's name. No settings when anything is wrong; then every problem that was found."""
+    return _read(model, text, CONFIG_FILE, pbtxt.parse, host_policies)
+
+
+def read_json_config(
+    model: str, text: str, host_policies: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[Settings | None, list[Problem]]:
+    """As read_config, for the configuration that a load by request carries."""
+    settings, problems = _read(model, text, "", json_config.parse, host_policies)
+    return settings, [replace(problem, where=REQUEST_CONFIG) for problem in problems]
+
+
+def _read(
+    model: str,
+    text: str,
+    file: str,
+    parse: Callable[[str, Any], tuple[Positions, list[TextError]]],
+    host_policies: Mapping[str, tuple[int, ...]] | None,
+) -> tuple[Settings | None, list[Problem]]:
     message = protos.message_class("inference.ModelConfig")()
-    positions, errors = pbtxt.parse(text, message)
+    positions, errors = parse(text, message)
     reader = ConfigReader(model, message, positions, TritonScheduling(message, positions, host_policies))
     if not errors or positions:  # else the text could not be understood at all
         errors = [*errors, *refused_fields(message, positions), *reader.check(), *reader.check_triton()]
     if errors:
-        return None, problems_of(model, CONFIG_FILE, errors)
+        return None, problems_of(model, file, errors)
     return reader.settings(), []
 
 
@@ -125,6 +156,7 @@ class ConfigReader:
         yield from self._check_file_name()
         yield from self._check_label_files()
         yield from self._check_parameters()
+        yield from self._check_version_labels()
         yield from self._check_accelerators()
 
     def check_triton(self) -> Iterator[TextError]:
@@ -232,11 +264,22 @@ class ConfigReader:
                 field = self.positions.name("output.label_filename")
                 yield self._error(f"{field}: {wrong}", "output", index, "label_filename")
 
+    def _check_version_labels(self) -> Iterator[TextError]:
+        if VERSION_LABELS not in self.message.parameters:
+            return
+        try:
+            labels = read_labels_text(self.message.parameters[VERSION_LABELS].string_value)
+            if len(labels) > MAX_LABELS:
+                raise ValueError(f"got {len(labels)} labels, want {MAX_LABELS} or fewer")
+        except ValueError as error:
+            line = self.positions.line_of_key("parameters", VERSION_LABELS)
+            yield TextError(line, f"parameters: '{VERSION_LABELS}': {error}")
+
     def _check_parameters(self) -> Iterator[TextError]:
         if self.asked_backend not in _FOREIGN:
             return  # the backend itself knows its parameters
         for key in self.message.parameters:
-            if key not in PARAMETERS and not _TUNING.fullmatch(key):
+            if key not in PARAMETERS and key != VERSION_LABELS and not _TUNING.fullmatch(key):
                 yield TextError(
                     self.positions.line_of_key("parameters", key),
                     f"parameters: '{key}' of {self.asked_backend} has no counterpart on OpenVINO",
@@ -257,6 +300,11 @@ class ConfigReader:
 
     def settings(self) -> Settings:
         message = self.message
+        # Not a part of what is loaded: a label that moves loads nothing again.
+        labels = read_labels_text(
+            message.parameters[VERSION_LABELS].string_value if VERSION_LABELS in message.parameters else ""
+        )
+        message.parameters.pop(VERSION_LABELS, None)
         tuning = self.asked_backend in _FOREIGN
         parameters = {} if tuning else {k: v.string_value for k, v in message.parameters.items()}
         return Settings(
@@ -270,6 +318,7 @@ class ConfigReader:
             scheduling=self.scheduling.wanted,
             parameters=tuple(sorted((k, v) for k, v in parameters.items() if k not in PARAMETERS)),
             label_files=tuple(self._label_files()),
+            version_labels=tuple(sorted((name, tuple(sorted(v.items()))) for name, v in labels.items())),
             warm_up_files=tuple(self._warm_up_files()),
             asked=message.SerializeToString(deterministic=True),
             notes=tuple(self._notes()),

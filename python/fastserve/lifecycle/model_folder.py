@@ -10,16 +10,28 @@ from pathlib import Path
 
 from fastserve import plugins
 from fastserve.lifecycle import batching_parameters
-from fastserve.lifecycle.fingerprint import fingerprint
+from fastserve.lifecycle.fingerprint import Fingerprints
 from fastserve.lifecycle.labels import read_labels
-from fastserve.lifecycle.model_config import CONFIG_FILE, name_error, read_config
+from fastserve.lifecycle.model_config import (
+    CONFIG_FILE,
+    REQUEST_CONFIG,
+    name_error,
+    read_config,
+    read_json_config,
+)
 from fastserve.lifecycle.model_yaml import YAML_FILE, read_model_yaml
-from fastserve.lifecycle.settings import ModelDefaults, Settings, without_config
+from fastserve.lifecycle.place import Place, in_repository
+from fastserve.lifecycle.settings import ModelDefaults, Settings, VersionLabelMap, without_config
+from fastserve.lifecycle.version_files import finished, list_model
 from fastserve.lifecycle.version_spec import Problem, VersionSpec
 from fastserve.lifecycle.warm_up_files import FOLDER, read_row
 
 MAX_CONFIG_BYTES = 1 << 20
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")  # fits an int64
+_VERSION_OR_ZEROS = re.compile(r"0*[1-9][0-9]{0,17}")
+_MODEL_SUFFIXES = (".xml", ".onnx", ".tflite", ".pdmodel")  # of files that may have any name in listed models
+
+Held = Mapping[int, VersionSpec | None]
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,10 @@ class FoundModel:
     versions: Mapping[int, VersionSpec]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    labels: VersionLabelMap = ()  # label -> versions with weights
+    pinned: bool = False  # never unloaded to make room
+    resource_preserving: bool = False  # the old version goes before the new one is loaded
+    place: Place | None = None
 
 
 class _Refused(Exception):
@@ -45,12 +61,34 @@ class _Refused(Exception):
 class ModelFolder:
     """One model folder while it is read."""
 
-    def __init__(self, repository: Path, name: str, defaults: ModelDefaults) -> None:
-        self.repository = repository  # resolved
+    def __init__(
+        self,
+        repository: Path,
+        name: str,
+        defaults: ModelDefaults,
+        config: str | None = None,
+        *,
+        place: Place | None = None,
+        held: Held | None = None,
+        fingerprints: Fingerprints | None = None,
+        every_version: bool = False,
+    ) -> None:
+        """`config`: JSON of a request, instead of what lies in the folder. `place`: where the model lies, instead of in the
+        repository. `held`: versions that are being written, not to be looked at: what they were before, None: not there."""
+        self.place = place or in_repository(repository, name)
+        self.every_version = every_version  # also those that the version policy does not serve
+        self.config = config
+        self.repository = self.place.root  # resolved
         self.name = name
-        self.path = repository / name
+        self.path = self.place.path
+        self.shown = self.place.shown
         self.defaults = defaults
+        self.held = held or {}
+        self.fingerprints = fingerprints or Fingerprints(eager_bytes=-1)
+        self.folders: dict[int, Path] = {}  # version -> its folder, or the only file
+        self.unfinished: list[Problem] = []
         self.notes: list[str] = []
+        self.labels: VersionLabelMap = ()
 
     def model(self) -> FoundModel:
         if wrong := name_error(self.name):
@@ -60,7 +98,11 @@ class ModelFolder:
             settings, problems = self._settings()
             if settings is None:
                 return self._found({}, problems)
+            if self.place.listed is not None:
+                settings = self.place.listed.applied_to(settings)
+                self.notes += self.place.listed.notes
             self.notes += settings.notes
+            self.labels = settings.version_labels
             numbers = self._version_numbers()
         except _Refused as refused:
             return self._found({}, [Problem(self.name, str(refused))])
@@ -70,38 +112,62 @@ class ModelFolder:
 
     def _versions(self, settings: Settings, numbers: list[int]) -> FoundModel:
         versions: dict[int, VersionSpec] = {}
-        problems = []
+        problems: list[Problem] = []
         if not numbers:
-            problems.append(Problem(self.name, "has no version folder (a folder named 1, 2, ...)"))
+            problems += self.unfinished
+            if not self.held and not problems:
+                message = "has no version folder (a folder named 1, 2, ...)"
+                problems.append(Problem(self.name, message, self._where()))
         elif settings.version_policy.specific:
             for number in settings.version_policy.specific:
-                if number not in numbers:
+                if number not in numbers and number not in self.held:
                     message = f"version {number} of version_policy.specific has no folder"
-                    problems.append(Problem(self.name, message, version=number))
-        for number in _served(settings, numbers):
+                    problems.append(Problem(self.name, message, self._where(), version=number))
+        for number in numbers if self.every_version else _served(settings, numbers):
             try:
-                versions[number] = self._version(settings, number)
+                versions[number] = self.held.get(number) or self._version(settings, number)
             except _Refused as refused:
-                where = refused.where or f"{self.name}/{number}"
+                where = refused.where or self._where_version(number)
                 problems.append(Problem(self.name, str(refused), where, refused.line, version=number))
             except OSError as error:
                 reason = f"cannot be read: {error.strerror or error}"
-                problems.append(Problem(self.name, reason, f"{self.name}/{number}", version=number))
+                problems.append(Problem(self.name, reason, self._where_version(number), version=number))
         return self._found(versions, problems)
 
     def _found(self, versions: dict[int, VersionSpec], problems: list[Problem]) -> FoundModel:
-        return FoundModel(self.name, self.repository, versions, tuple(problems), tuple(self.notes))
+        listed = self.place.listed
+        return FoundModel(
+            self.name,
+            self.repository,
+            versions,
+            tuple(problems),
+            tuple(self.notes),
+            self.labels,
+            pinned=listed is not None and listed.pinned,
+            resource_preserving=listed is not None and listed.resource_preserving,
+            place=self.place,
+        )
+
+    def _where(self) -> str:
+        return "" if self.shown == self.name else self.shown
+
+    def _where_version(self, number: int) -> str:
+        folder = self.folders.get(number, self.path / str(number))
+        return str(folder) if folder == self.path else f"{self.shown}/{folder.name}"
 
     def _settings(self) -> tuple[Settings | None, list[Problem]]:
+        if self.config is not None:
+            settings, problems = read_json_config(self.name, self.config, self.defaults.host_policies)
+            return (None, problems) if settings is None else self._with_files(settings, REQUEST_CONFIG)
         present = [name for name in (CONFIG_FILE, YAML_FILE) if os.path.lexists(self.path / name)]
-        if not present:
+        if not present or self.path.is_file():
             return without_config(self.name), []
         if len(present) > 1:
             message = f"there is a {CONFIG_FILE} as well: a model has one of the two"
-            return None, [Problem(self.name, message, f"{self.name}/{YAML_FILE}")]
+            return None, [Problem(self.name, message, f"{self.shown}/{YAML_FILE}")]
         read: Callable[..., tuple[Settings | None, list[Problem]]]
         read = read_config if present == [CONFIG_FILE] else read_model_yaml
-        where = f"{self.name}/{present[0]}"
+        where = f"{self.shown}/{present[0]}"
         self._confine(self.path / present[0])
         try:
             settings, problems = read(
@@ -109,7 +175,9 @@ class ModelFolder:
             )
         except _Refused as refused:
             return None, [Problem(self.name, str(refused), where, refused.line)]
-        return (None, problems) if settings is None else self._with_files(settings, where)
+        if settings is None:
+            return None, [replace(problem, where=where) for problem in problems]
+        return self._with_files(settings, where)
 
     def _text(self, path: Path) -> str:
         if not path.is_file():
@@ -134,10 +202,10 @@ class ModelFolder:
 
     def _with_own_batching(self, settings: Settings, number: int) -> Settings:
         """The version's batching_params.pbtxt fills what the model's configuration leaves open."""
-        path = self.path / str(number) / batching_parameters.FILE_NAME
+        path = self.folders[number] / batching_parameters.FILE_NAME
         if not os.path.lexists(path):
             return settings
-        where = f"{self.name}/{number}/{batching_parameters.FILE_NAME}"
+        where = f"{self._where_version(number)}/{batching_parameters.FILE_NAME}"
         self._confine(path)
         try:
             parameters, errors = batching_parameters.parse_batching_parameters(self._text(path))
@@ -194,20 +262,51 @@ class ModelFolder:
         return (None, problems) if problems else (replace(settings, labels=tuple(sorted(labels))), [])
 
     def _version_numbers(self) -> list[int]:
-        numbers = []
+        """Of the version folders that are there and finished, and of those that are held as they were."""
+        if self.path.is_file():
+            self.folders = {1: self.path}
+            return [1]
+        pattern = _VERSION_OR_ZEROS if self._has_zeros() else _VERSION
         with os.scandir(self.path) as entries:
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: (len(entry.name), entry.name)):
                 if not entry.is_dir():
                     continue
-                if _VERSION.fullmatch(entry.name):
-                    numbers.append(int(entry.name))
+                if pattern.fullmatch(entry.name):
+                    self._version_folder(int(entry.name), Path(entry.path))
                 elif entry.name.isascii() and entry.name.isdigit():
                     self.notes.append(f"folder {entry.name} is ignored: version folders are named 1, 2, ...")
-        return sorted(numbers)
+        return sorted(
+            self.folders.keys() | {number for number, spec in self.held.items() if spec is not None}
+        )
+
+    def _has_zeros(self) -> bool:
+        return self.place.listed is not None and self.place.listed.leading_zeros
+
+    def _version_folder(self, number: int, folder: Path) -> None:
+        if number in self.held:
+            return
+        if number in self.folders:
+            first = self.folders[number].name
+            self.notes.append(f"folder {folder.name} is ignored: it is the same version as {first}")
+            return
+        try:
+            self._confine(folder)
+            said, why = finished(folder, list_model(folder))
+        except (OSError, _Refused):  # is said when it is looked at as a version
+            said, why = "does not say", ""
+        if said == "no":
+            where = f"{self.shown}/{folder.name}"
+            self.unfinished.append(Problem(self.name, f"is not complete: {why}", where, version=number))
+            self.notes.append(f"folder {folder.name} is ignored: it is not complete: {why}")
+            return
+        self.folders[number] = folder
 
     def _version(self, settings: Settings, number: int) -> VersionSpec:
-        folder = self.path / str(number)
+        folder = self.folders[number]
         self._confine(folder)
+        if folder.is_file():
+            return self._single_file(settings, number, folder)
+        folder = Path(os.path.realpath(folder))  # a link may lead elsewhere before the load is through
         settings = self._with_batching(self._with_own_batching(settings, number))
         backend = settings.backend
         if backend == "identity":
@@ -220,7 +319,15 @@ class ModelFolder:
 
     def _spec(self, settings: Settings, number: int, backend: str, path: str) -> VersionSpec:
         spec = settings.version_spec(number, backend, path, self.defaults)
-        return replace(spec, fingerprint=fingerprint(self.path / str(number)))
+        return replace(spec, fingerprint=self.fingerprints.of(self.folders[number]))
+
+    def _single_file(self, settings: Settings, number: int, file: Path) -> VersionSpec:
+        backend = plugins.backend_for(file)
+        if not backend:
+            raise _Refused(f"no backend reads '{file.name}'")
+        if file.stat().st_size == 0:
+            raise _Refused("is empty")
+        return self._spec(self._with_batching(settings), number, backend, str(file))
 
     def _model_path(self, folder: Path, settings: Settings) -> Path:
         usual = [
@@ -230,6 +337,11 @@ class ModelFolder:
         ]
         names = [settings.file_name] if settings.file_name else usual
         present = [name for name in names if os.path.lexists(folder / name)]
+        if not present and self.place.listed is not None and self.place.listed.any_file_name:
+            with os.scandir(folder) as entries:
+                present = sorted(entry.name for entry in entries if entry.name.endswith(_MODEL_SUFFIXES))
+        if not present and not settings.file_name:
+            present = [name for name in plugins.ENCRYPTED_FILES if os.path.lexists(folder / name)]
         if not present:
             raise _Refused(f"has no model file: looked for {', '.join(names)}")
         if len(present) > 1:

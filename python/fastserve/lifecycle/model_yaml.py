@@ -7,17 +7,19 @@ keys: README.md in this folder.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from fastserve import protos, scheduling
+from fastserve.errors import InvalidArgument
+from fastserve.label_text import weights_of
 from fastserve.lifecycle import model_yaml_schema as schema
 from fastserve.lifecycle.host_policy import CPU_POLICY, unknown_policy
-from fastserve.lifecycle.model_config import ConfigReader, problems_of
+from fastserve.lifecycle.model_config import VERSION_LABELS, ConfigReader, problems_of
 from fastserve.lifecycle.pbtxt import Positions, TextError, Written
-from fastserve.lifecycle.settings import Settings
+from fastserve.lifecycle.settings import Settings, VersionLabelMap
 from fastserve.lifecycle.tensor_types import data_type_of
 from fastserve.lifecycle.triton_scheduling import PARAMETERS
 from fastserve.lifecycle.triton_write import write_scheduling
@@ -67,7 +69,7 @@ def read_model_yaml(
         return None, problems_of(model, YAML_FILE, errors)
     # What clients see is the whole, as Triton would spell it.
     write_scheduling(spelled_scheduling.wanted, message)
-    return reader.settings(), []
+    return replace(reader.settings(), version_labels=_labels(written)), []
 
 
 class YamlScheduling:
@@ -150,14 +152,29 @@ def _own_errors(written: schema.ModelYaml, document: YamlDocument) -> Iterator[T
     given = [versions.latest is not None, versions.specific is not None, versions.all]
     if sum(given) > 1:
         yield TextError(document.line(("versions",)), "versions: want one of latest, specific, all")
-    for name in sorted(PARAMETERS & set(written.parameters)):
+    for name in sorted((PARAMETERS | {VERSION_LABELS}) & set(written.parameters)):
         line = document.line(("parameters", name))
-        yield TextError(line, f"parameters.{name}: is a knob of its own here, in `scheduling`")
+        where = "" if name == VERSION_LABELS else ", in `scheduling`"
+        yield TextError(line, f"parameters.{name}: is a knob of its own here{where}")
+    for label, weights in written.version_labels.items():
+        try:
+            weights_of(label, weights)
+        except InvalidArgument as error:
+            yield TextError(
+                document.line(("version_labels", label)),
+                error.message.replace("labels[", "version_labels[", 1),
+            )
     for index, sample in enumerate(written.warm_up):
         for name, value in sample.inputs.items():
             if value.file and value.fill is not None:
                 path = ("warm_up", index, "inputs", name)
                 yield TextError(document.line(path), f"{spelled(path)}: want fill or file, got both")
+
+
+def _labels(written: schema.ModelYaml) -> VersionLabelMap:
+    return tuple(
+        sorted((label, tuple(sorted(weights.items()))) for label, weights in written.version_labels.items())
+    )
 
 
 # --- the equivalent ModelConfig

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from fastserve.label_text import MAX_WEIGHT
+from fastserve.lifecycle.version_labels import MAX_LABELS
 from fastserve.scheduling import (
     MAX_DELAY_US,
     MAX_INSTANCES,
@@ -122,6 +124,16 @@ def _versions(value: Any) -> Any:
     return {"all": True} if value == "all" else value
 
 
+LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")]
+LabelVersion = Annotated[int, Field(ge=1, lt=1 << 62)]
+Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
+
+
+def _weighted(value: Any) -> Any:
+    """`stable: 3`."""
+    return {value: 1} if type(value) is int else value
+
+
 class ModelYaml(_Section):
     name: str = ""  # the folder's, where it is given
     backend: str = ""
@@ -132,6 +144,10 @@ class ModelYaml(_Section):
     inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
     versions: Annotated[Versions, BeforeValidator(_versions)] = Versions()
+    version_labels: Annotated[
+        dict[LabelName, Annotated[dict[LabelVersion, Weight], BeforeValidator(_weighted)]],
+        Field(max_length=MAX_LABELS),
+    ] = {}
     scheduling: Scheduling = Scheduling()
     instances: Annotated[tuple[Instances, ...], BeforeValidator(_groups)] = ()
     response_cache: bool = False

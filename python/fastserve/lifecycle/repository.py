@@ -1,4 +1,4 @@
-"""Walks model repositories in Triton's layout: <repository>/<model>/[config.pbtxt or model.yaml] <version>/model.*
+"""Reads models, wherever they come from (sources.py): <repository>/<model>/[config.pbtxt or model.yaml] <version>/model.*
 
 Reads folders and configurations, opens no model. Whatever is wrong with one model or version is a Problem of its own and
 does not touch the others.
@@ -7,21 +7,20 @@ does not touch the others.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fastserve import errors
-from fastserve.lifecycle.model_config import name_error
-from fastserve.lifecycle.model_folder import FoundModel, ModelFolder
-from fastserve.lifecycle.reconciler import ModelState
+from fastserve.lifecycle.fingerprint import Fingerprints
+from fastserve.lifecycle.listed.model_list import ModelList
+from fastserve.lifecycle.model_folder import FoundModel, Held, ModelFolder
+from fastserve.lifecycle.place import Place
 from fastserve.lifecycle.settings import ModelDefaults
+from fastserve.lifecycle.sources import Mirror, Source, sources_of
+from fastserve.lifecycle.version_record import ModelState
 from fastserve.lifecycle.version_spec import Problem, VersionSpec
 
 logger = logging.getLogger("fastserve.lifecycle")
-
-_NOT_MODELS = {"lost+found"}  # of a file system that is mounted as the repository
 
 
 @dataclass(frozen=True)
@@ -49,60 +48,79 @@ class Scan:
 class Repositories:
     """Where models are looked for, again and again. Blocking; any thread."""
 
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Path | str, ...] = ()  # a text with :// is remote, and needs a mirror
     defaults: ModelDefaults = field(default_factory=ModelDefaults)
+    lists: tuple[ModelList, ...] = ()
+    mirror: Mirror | None = None
+    fingerprints: Fingerprints = field(default_factory=Fingerprints, compare=False)
+
+    def sources(self) -> list[Source]:
+        """Raises InvalidArgument, NotFound: a list cannot be read, with file and line."""
+        return sources_of(self.paths, self.lists, self.mirror)
 
     def scan(self, names: Collection[str] | None = None) -> Scan:
-        return scan_repositories(self.paths, self.defaults, names)
+        """`names`: these models alone, as far as they are there. Raises NotFound, InvalidArgument, PermissionDenied,
+        Unavailable when a repository itself cannot be read."""
+        for entry in self.lists:
+            entry.refresh()
+        places: dict[str, list[Place]] = {}
+        problems: dict[str, list[Problem]] = {}
+        for source in self.sources():
+            for place in source.places(names):
+                places.setdefault(place.name, []).append(place)
+            for problem in source.problems():
+                if names is None or problem.model in names:
+                    problems.setdefault(problem.model, []).append(problem)
+        models = [
+            self.model(name, places.get(name, ()), problems.get(name, ())) for name in {*places, *problems}
+        ]
+        return Scan(tuple(sorted(models, key=lambda model: model.name)))
+
+    def model(
+        self,
+        name: str,
+        places: Sequence[Place],
+        problems: Sequence[Problem] = (),
+        held: Held | None = None,
+    ) -> FoundModel:
+        """`problems`: that its source has with it. `held`: as ModelFolder has it."""
+        if len({place.source for place in places}) > 1:
+            first, second = (_repository_of(place) for place in places[:2])
+            message = f"the model is in two repositories: {first} and {second}"
+            return FoundModel(name, places[0].root, {}, (Problem(name, message),), place=places[0])
+        if not places:
+            return FoundModel(name, Path(), {}, tuple(problems))
+        model = self.read(places[0], held=held)
+        for note in model.notes:
+            logger.info("%s: %s", model.name, note, extra={"model": model.name})
+        return replace(model, problems=(*model.problems, *problems)) if problems else model
+
+    def read(self, place: Place, config: str | None = None, held: Held | None = None) -> FoundModel:
+        """`config`: JSON of a request, instead of what lies in the folder."""
+        folder = ModelFolder(
+            place.root,
+            place.name,
+            self.defaults,
+            config,
+            place=place,
+            held=held,
+            fingerprints=self.fingerprints,
+        )
+        return folder.model()
 
     def names(self) -> list[str]:
-        """Of every folder that could be a model; reads none of them. Raises as scan_repositories does."""
-        found = {name for path in self.paths for name in _model_names(_root(path))}
-        return sorted(name for name in found if not name_error(name))
+        """Of every folder that could be a model; reads none of them. Raises as scan does."""
+        return sorted({name for source in self.sources() for name in source.names()})
 
 
 def scan_repositories(
-    repositories: Sequence[Path],
+    repositories: Sequence[Path | str],
     defaults: ModelDefaults | None = None,
     names: Collection[str] | None = None,
 ) -> Scan:
-    """`defaults`: for models that do not say it themselves. `names`: these models alone, as far as they are there. Raises
-    NotFound, InvalidArgument, PermissionDenied when a repository itself cannot be read."""
-    found: dict[str, FoundModel] = {}
-    for repository in dict.fromkeys(_root(path) for path in repositories):
-        for name in _model_names(repository):
-            if names is not None and name not in names:
-                continue
-            model = ModelFolder(repository, name, defaults or ModelDefaults()).model()
-            if (other := found.get(name)) is not None:
-                message = f"the model is in two repositories: {other.repository} and {repository}"
-                model = FoundModel(name, repository, {}, (Problem(name, message),))
-            found[name] = model
-    for model in found.values():
-        for note in model.notes:
-            logger.info("%s: %s", model.name, note, extra={"model": model.name})
-    return Scan(tuple(found[name] for name in sorted(found)))
+    """`defaults`: for models that do not say it themselves. Raises as Repositories.scan does."""
+    return Repositories(tuple(repositories), defaults or ModelDefaults()).scan(names)
 
 
-def _root(path: Path) -> Path:
-    if not path.exists():
-        raise errors.NotFound(
-            f"model repository '{path}' does not exist; create it or correct --model-repository"
-        )
-    if not path.is_dir():
-        raise errors.InvalidArgument(f"model repository '{path}' is not a folder")
-    return path.resolve()
-
-
-def _model_names(repository: Path) -> list[str]:
-    try:
-        with os.scandir(repository) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _NOT_MODELS
-            )
-    except OSError as error:
-        raise errors.PermissionDenied(
-            f"model repository '{repository}' cannot be read: {error.strerror or error}"
-        ) from None
+def _repository_of(place: Place) -> str:
+    return str(place.root) if place.listed is None else place.source

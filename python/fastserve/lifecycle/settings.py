@@ -13,6 +13,8 @@ from fastserve.lifecycle.version_spec import TensorShape, VersionSpec
 from fastserve.lifecycle.warm_up_files import WarmUpFile
 from fastserve.scheduling import Instances, Scheduling
 
+VersionLabelMap = tuple[tuple[str, tuple[tuple[int, float], ...]], ...]  # label -> version -> weight; sorted
+
 
 @dataclass(frozen=True)
 class ModelDefaults:
@@ -22,6 +24,8 @@ class ModelDefaults:
     target_p99_ms: float = 0.0  # 0: none
     host_policies: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # name -> CPUs
     batching: BatchingParameters | None = None  # --batching-parameters-file
+    require_manifest: bool = False
+    decrypt_hook: str = ""  # protected.py
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Settings:
     parameters: tuple[tuple[str, str], ...] = ()
     label_files: tuple[LabelFile, ...] = ()
     labels: Labels = ()  # what was read from them
+    version_labels: VersionLabelMap = ()
     warm_up_files: tuple[WarmUpFile, ...] = ()  # whose content goes into scheduling.warm_up
     asked: bytes = b""
     notes: tuple[str, ...] = ()  # for the log: what was accepted and runs otherwise than it says
@@ -71,6 +76,8 @@ class Settings:
             parameters=tuple(sorted(parameters.items())),
             labels=self.labels,
             asked=self.asked,
+            require_manifest=defaults.require_manifest,
+            decrypt_hook=defaults.decrypt_hook,
         )
 
 

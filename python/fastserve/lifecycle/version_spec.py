@@ -38,6 +38,8 @@ class VersionSpec:
     asked: bytes = b""  # serialized inference.ModelConfig: what config.pbtxt or model.yaml said
     fingerprint: str = ""  # of the files in the version folder
     chosen_because: str = ""  # why another backend than the usual one runs it
+    require_manifest: bool = False  # a version without one is refused
+    decrypt_hook: str = ""  # what files *.enc are decrypted with; "": they are refused
 
     def to_core(self) -> _core.LoadSpec:
         return _core.LoadSpec(

@@ -17,7 +17,7 @@ fastserve_traces_dropped_total                         traces that nobody took
 fastserve_build_info{version}                          1
 
 Triton's names beside them: metrics/triton.py; the response cache: metrics/response_cache.py;
-shared memory: metrics/shared_memory.py.
+shared memory: metrics/shared_memory.py; labels of versions: metrics/labels.py.
 Buckets: 1 us * 2^i, i = 0..24 (csrc/base/histogram.h); 1, 2, 4 ... rows.
 """
 
@@ -33,6 +33,7 @@ from prometheus_client.core import Metric
 from fastserve import _core
 from fastserve.metrics.families import Versions, add_histogram, model_labels, single
 from fastserve.metrics.host import Host
+from fastserve.metrics.labels import labels
 from fastserve.metrics.loop_lag import LoopLag
 from fastserve.metrics.response_cache import response_cache
 from fastserve.metrics.shared_memory import shared_memory
@@ -80,6 +81,7 @@ class EngineCollector:
         loops = list(self._io_statistics())
         yield from triton(statuses, versions, self._host)
         yield from response_cache(self._core, versions)
+        yield from labels(self._core)
         yield from workers(self._core)
         yield from shared_memory(self._core)
         yield from _requests(versions)

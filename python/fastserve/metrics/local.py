@@ -33,6 +33,19 @@ _FAMILIES = (
     ("counter", "fastserve_local_wakes_total", "Times that the server woke a client", "wakes"),
 )
 
+_REFUSALS = (
+    (
+        "fastserve_local_requests_refused_total",
+        "requests answered without having reached a model's queue",
+        "requests_refused",
+    ),
+    (
+        "fastserve_local_control_refused_total",
+        "handshakes, registrations of memory and openings of models that were refused",
+        "control_refused",
+    ),
+)
+
 
 class LocalCollector:
     """A prometheus_client collector, registered only where the transport is on."""
@@ -44,12 +57,9 @@ class LocalCollector:
         now: Mapping[str, Any] = self._statistics()
         for kind, name, text, field in _FAMILIES:
             yield single(kind, name, f"Local transport: {text[0].lower()}{text[1:]}", now[field])
-        refused = Metric(
-            "fastserve_local_requests_refused_total",
-            "Local transport: requests answered without having reached a model's queue, by code",
-            "counter",
-        )
-        for code, count in now["requests_refused"].items():
-            if count:
-                refused.add_sample(refused.name, {"code": code}, count)
-        yield refused
+        for name, text, field in _REFUSALS:
+            refused = Metric(name, f"Local transport: {text}, by code", "counter")
+            for code, count in now[field].items():
+                if count:
+                    refused.add_sample(refused.name, {"code": code}, count)
+            yield refused

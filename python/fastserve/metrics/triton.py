@@ -48,7 +48,10 @@ _FAILURES: tuple[tuple[str, Value], ...] = (
     ("REJECTED", lambda s: s.rejected.count),  # queue full, too late, queue timeout
     ("CANCELED", lambda s: s.cancel.count),
     ("BACKEND", lambda s: s.fail.count - s.other.count),
-    ("OTHER", lambda s: s.other.count),  # deadline passed, version unloaded
+    (
+        "OTHER",
+        lambda s: s.other.count,
+    ),  # deadline passed, version unloaded, client's memory too small or gone
 )
 
 

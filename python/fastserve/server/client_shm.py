@@ -10,11 +10,14 @@ log = logging.getLogger("fastserve.server")
 
 
 def allow_client_shm(core: _core.Engine, configuration: config.Config) -> None:
-    """Nothing without the flag. For the whole process: a client that truncates its memory must not end it (SIGBUS)."""
-    if not configuration.server.allow_client_shm:
-        return
+    """Nothing without the flag."""
+    if configuration.server.allow_client_shm:
+        allow(core, configuration.limits)
+
+
+def allow(core: _core.Engine, limits: config.Limits) -> None:
+    """For the whole process: a client that truncates its memory must not end it (SIGBUS)."""
     _core.install_sigbus_guard()
-    limits = configuration.limits
     core.allow_client_shared_memory(
         regions=limits.client_shm_regions,
         bytes=limits.client_shm_bytes,

@@ -31,12 +31,14 @@ from fastserve.frontends.grpc_registry import GrpcRouter
 from fastserve.frontends.rest_app import rest_app
 from fastserve.frontends.served import Served
 from fastserve.frontends.tracing import tracing_of
-from fastserve.metrics import LocalCollector
+from fastserve.metrics import LocalCollector, TlsCollector
+from fastserve.server import client_shm
 from fastserve.server.drivers import Driver, driver_for
 from fastserve.server.engine_models import EngineModels
 from fastserve.server.listeners import StartError, address_text, listen_all, unlink_unix
 from fastserve.server.local import LocalTransport, local_transport
 from fastserve.server.metrics_port import MetricsPort
+from fastserve.server.tls import Certificates, open_certificates
 
 Result = TypeVar("Result")
 
@@ -62,10 +64,14 @@ class Server:
         io_threads: int = 1,
         grpc_reflection: bool = False,
         limits: config.Limits | None = None,
+        tls: config.Tls | None = None,
+        tracing: config.Tracing | None = None,
+        allow_client_shm: bool = False,
     ) -> None:
         """Ports: 0 picks a free one, None: not served. `local`: path of the local transport's socket, for processes of this
         user and of `local_uids` on this machine. `io_threads`: native threads that own the other sockets; 0: the loop does.
-        Nothing is opened before start."""
+        `tls`, `tracing`: as the flags of `fastserve serve` that begin so. `allow_client_shm`: clients may register shared memory,
+        from start on and for the engine's life; it takes SIGBUS for the whole process. Nothing is opened before start."""
         if all(at is None for at in (http, grpc, http_unix_socket, grpc_unix_socket, local)):
             raise InvalidArgument("http, grpc, local: got None for all, want at least one front end")
         self._engine = engine
@@ -76,6 +82,9 @@ class Server:
         self._io_threads = io_threads
         self._reflection = grpc_reflection
         self._limits = limits or config.Limits()
+        self._tls = tls or config.Tls()
+        self._tracing = tracing or config.Tracing()
+        self._allow_client_shm = allow_client_shm
         self._running: _Running | None = None
         self._thread: _LoopThread | None = None
         self._ending = _Ending(self)
@@ -125,6 +134,7 @@ class Server:
     async def start_async(self) -> None:
         self._check_stopped()
         self._engine.core.status()  # closed, or forked: says so before a socket is opened
+        tls = open_certificates(self._tls)
         sockets = listen_all(self._wanted, self._unix)
         path, uids = self._local
         try:
@@ -134,7 +144,18 @@ class Server:
             for sock in (sock for group in sockets.values() for sock in group):
                 sock.close()
             raise
-        running = _Running(self._engine, sockets, local, self._io_threads, self._limits, self._reflection)
+        if self._allow_client_shm:
+            client_shm.allow(self._engine.core, self._limits)
+        running = _Running(
+            self._engine,
+            sockets,
+            local,
+            self._io_threads,
+            self._limits,
+            self._reflection,
+            tls,
+            self._tracing,
+        )
         await running.start()
         self._running = running
         self._engine.owners.keep(self._ending)
@@ -199,6 +220,8 @@ class _Running:
         io_threads: int,
         limits: config.Limits,
         reflection: bool,
+        tls: Certificates | None,
+        tracing: config.Tracing,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets
@@ -209,7 +232,7 @@ class _Running:
             engine.core,
             models,
             models,
-            tracing_of(engine.core, config.Tracing()),
+            tracing_of(engine.core, tracing),
             version,
             reflection=reflection,
         )
@@ -221,7 +244,7 @@ class _Running:
             limits,
             self._router.on_call,
             self._asgi.on_call,
-            None,
+            tls,
             self._router.client_streams(),
         )
         self._metrics = (
@@ -229,6 +252,10 @@ class _Running:
             if "metrics" in sockets
             else None
         )
+        self._tls = tls
+        if tls is not None and self._metrics is not None:
+            statistics = self._driver.statistics
+            self._metrics.register(TlsCollector(statistics, lambda: tls.files.not_after, tls.reloads))
         self.addresses = _addresses(sockets)
         if local is not None:
             self.addresses["local"] = local.address
@@ -243,6 +270,8 @@ class _Running:
         if self._metrics is not None:
             await self._metrics.start(self._sockets["metrics"])
         self._served.tracing.start()
+        if self._tls is not None:
+            self._tls.start()
         self._served.ready.set(True)
 
     async def stop(self, timeout: float) -> bool:
@@ -273,6 +302,8 @@ class _Running:
         self._driver.stop_listening()
         if self._local is not None:
             self._local.stop_listening()
+        if self._tls is not None:
+            self._tls.stop()
         self._driver.shutdown()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastserve import _core
 from fastserve.errors import Unavailable
 from fastserve.lifecycle import ModelState, VersionSpec
+from fastserve.lifecycle.load_override import Override
 from fastserve.lifecycle.version_spec import TensorShape
 
 _NOT_ALLOWED = (
@@ -32,14 +33,20 @@ class EngineModels:
                 )
         return None
 
-    async def states(self) -> list[ModelState]:
+    def model_states(self) -> list[ModelState]:
         states = [ModelState(s.model, s.version, s.state, s.reason, s.progress) for s in self._core.status()]
         return sorted(states, key=lambda state: (state.model, state.version or 0))
 
-    async def load(self, model: str) -> None:
+    async def states(self) -> list[ModelState]:
+        return self.model_states()
+
+    async def load(self, model: str, override: Override | None = None) -> None:
         raise Unavailable(_NOT_ALLOWED)
 
     async def unload(self, model: str) -> None:
+        raise Unavailable(_NOT_ALLOWED)
+
+    async def reload(self) -> bool:
         raise Unavailable(_NOT_ALLOWED)
 
     async def close(self) -> None:

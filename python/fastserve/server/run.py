@@ -18,6 +18,8 @@ import uvloop
 import fastserve
 from fastserve import Engine, config
 from fastserve.lifecycle import Repositories, Scan
+from fastserve.lifecycle.poller import Poller
+from fastserve.lifecycle.saved_state import SavedState
 from fastserve.server import cpu
 from fastserve.server.banner import banner, describe
 from fastserve.server.client_shm import allow_client_shm
@@ -25,14 +27,19 @@ from fastserve.server.example_request import curl
 from fastserve.server.listeners import StartError
 from fastserve.server.progress import progress_display
 from fastserve.server.ready_file import ReadyFile
+from fastserve.server.reload import Reload
 from fastserve.server.server import Server
 from fastserve.server.start_checks import (
     check_tracing,
+    mirror_of,
     model_defaults,
+    model_lists,
+    poller_of,
     rate_limit,
     response_cache_bytes,
     startup_models,
 )
+from fastserve.server.systemd import Systemd
 from fastserve.server.tls import Certificates, open_certificates
 
 log = logging.getLogger("fastserve.server")
@@ -45,14 +52,21 @@ def run(configuration: config.Config) -> int:
     line that says what to do, when it cannot start."""
     repositories = _prepare(configuration)
     tls = open_certificates(configuration.tls)
-    scan = repositories.scan(startup_models(configuration.repository, repositories))
+    state_file = configuration.repository.state_file
+    saved = SavedState.open(state_file) if state_file is not None else None
+    names = startup_models(
+        configuration.repository, repositories, saved.models if saved is not None else None
+    )
+    poller = poller_of(configuration.repository, repositories)
+    scan = poller.first() if poller is not None else repositories.scan(names)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(configuration, repositories, scan, tls))
+        return runner.run(_serve(configuration, repositories, scan, tls, saved, poller))
 
 
 def _prepare(configuration: config.Config) -> Repositories:
     """Everything that can be wrong before a port is opened."""
-    if not configuration.repository.model_repository:
+    lists = model_lists(configuration.repository)
+    if not configuration.repository.model_repository and not lists:
         raise StartError("there is nothing to serve: name a folder of models with --model-repository")
     cache_dir = configuration.openvino.cache_dir
     if cache_dir is not None:
@@ -61,10 +75,14 @@ def _prepare(configuration: config.Config) -> Repositories:
     check_tracing(configuration.tracing)
     parameters = {} if cache_dir is None else {"openvino": {"CACHE_DIR": os.fspath(cache_dir)}}
     ReadyFile(configuration.server.ready_file).clear()
-    defaults = replace(model_defaults(configuration.scheduling), backend_parameters=parameters)
+    defaults = replace(
+        model_defaults(configuration.scheduling, configuration.repository), backend_parameters=parameters
+    )
     for note in defaults.batching.notes if defaults.batching is not None else ():
         log.warning("--batching-parameters-file: %s", note)
-    return Repositories(configuration.repository.model_repository, defaults)
+    return Repositories(
+        configuration.repository.model_repository, defaults, lists=lists, mirror=mirror_of(configuration)
+    )
 
 
 def _check_writable(folder: Path) -> None:
@@ -80,9 +98,15 @@ def _check_writable(folder: Path) -> None:
 
 
 async def _serve(
-    configuration: config.Config, repositories: Repositories, scan: Scan, tls: Certificates | None
+    configuration: config.Config,
+    repositories: Repositories,
+    scan: Scan,
+    tls: Certificates | None,
+    saved: SavedState | None,
+    poller: Poller | None,
 ) -> int:
     stop = _Stop()
+    systemd = Systemd()
     with progress_display() as on_progress:
         server = Server(
             configuration.server,
@@ -97,6 +121,8 @@ async def _serve(
             repositories=repositories,
             tracing=configuration.tracing,
             tls=tls,
+            saved=saved,
+            poller=poller,
             on_progress=on_progress,
         )
         logging.getLogger("fastserve.access").setLevel(
@@ -104,15 +130,18 @@ async def _serve(
         )
         if configuration.logging.access_log:
             log.warning("the access log has every request but inference, which is not written there yet")
-        if tls is not None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tls.reload)
+        reload = Reload(server.control, tls, systemd, server.summary)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.ask)
         allow_client_shm(server.engine.core, configuration)
         await server.start(scan)
         log.info("listening", extra=server.addresses)
+        systemd.loading(server.summary)
         loading = asyncio.create_task(server.loaded())
         await stop.or_done(loading)
     ready_file = ReadyFile(configuration.server.ready_file)
-    if loading.done() and loading.result():
+    if loading.done():
+        loading.result()
+        systemd.ready(server.summary())
         _announce(server, _is_human(configuration.logging))
         ready_file.write(server.addresses)
         gc.collect()
@@ -121,10 +150,16 @@ async def _serve(
     log.info(
         "stopping: answering what is in flight", extra={"exit_timeout_s": configuration.limits.exit_timeout_s}
     )
+    systemd.stopping("answering what is in flight")
     ready_file.remove()
     loading.cancel()
-    if await server.stop(configuration.limits.exit_timeout_s):
+    stopped = await server.stop(configuration.limits.exit_timeout_s)
+    await reload.close()
+    systemd.close()
+    if stopped:
         log.info("stopped")
+        if server.reconciler.hung:
+            _exit_now(0)  # a load that was given up still runs: it must not see destructors
         return 0
     log.error(
         "requests were still unfinished after %g s: ending without them", configuration.limits.exit_timeout_s
@@ -185,7 +220,7 @@ class _Stop:
     async def wait(self) -> None:
         await self._asked.wait()
 
-    async def or_done(self, task: asyncio.Task[bool]) -> None:
+    async def or_done(self, task: asyncio.Task[None]) -> None:
         """Returns when the task is done or somebody asks to stop."""
         asked = asyncio.create_task(self._asked.wait())
         await asyncio.wait([asked, task], return_when=asyncio.FIRST_COMPLETED)

@@ -15,17 +15,31 @@ import asyncio
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import fastserve
 from fastserve import Engine, config
+from fastserve.errors import NotFound
 from fastserve.frontends.asgi import AsgiDriver
 from fastserve.frontends.grpc_registry import GrpcRouter
 from fastserve.frontends.rest_app import rest_app
 from fastserve.frontends.served import Served
 from fastserve.frontends.tracing import tracing_of
 from fastserve.lifecycle import ModelControl, Reconciler, Repositories, Scan
-from fastserve.metrics import LocalCollector, TlsCollector
+from fastserve.lifecycle.light_start import LightStart
+from fastserve.lifecycle.poller import Poller
+from fastserve.lifecycle.reconciler import RetryRule
+from fastserve.lifecycle.remote import Mirror
+from fastserve.lifecycle.request_files import RequestFiles
+from fastserve.lifecycle.residency import Rules
+from fastserve.lifecycle.residency_loop import Residency
+from fastserve.lifecycle.saved_state import SavedState, restore_labels
+from fastserve.lifecycle.version_labels import VersionLabels
+from fastserve.metrics import LifecycleCollector, LocalCollector, TlsCollector
+from fastserve.metrics.control import ControlCollector
+from fastserve.metrics.poll import PollCollector
+from fastserve.metrics.remote import RemoteCollector
 from fastserve.server.drivers import driver_for
 from fastserve.server.listeners import address_text, listen_all, unlink_unix
 from fastserve.server.local import LocalTransport, local_transport
@@ -36,6 +50,10 @@ log = logging.getLogger("fastserve.server")
 
 Progress = Callable[[str, int, float, str], None]  # model, version, 0..1, what is being done
 
+PATHS_S = 30.0  # that the loop has to say which files are in use
+RENEW_LOOK_S = 1.0  # between two looks at models of a light start
+STRICT_LOOK_S = 0.25
+NOT_READY = {"NEW", "LOADING", "WARMING", "FAILED"}
 FLUSH_S = 0.5  # for clients to take what was written and to close, once everything is answered
 
 
@@ -50,6 +68,8 @@ class Server:
         repositories: Repositories,
         tracing: config.Tracing,
         tls: Certificates | None = None,
+        saved: SavedState | None = None,
+        poller: Poller | None = None,
         on_progress: Progress | None = None,
     ) -> None:
         """Opens the sockets, so that a port in use shows before anything is loaded (StartError). A loop must
@@ -66,15 +86,51 @@ class Server:
         )
         self.engine = engine
         self.reconciler = Reconciler(
-            engine.core, loader_threads=repository.loader_threads, on_progress=on_progress
+            engine.core,
+            loader_threads=repository.loader_threads,
+            resource_preserving=repository.version_transition == "resource",
+            load_timeout_s=repository.load_timeout_s,
+            retry=RetryRule(limit=repository.load_retries),
+            on_progress=on_progress,
         )
+        self._mirror = repositories.mirror if isinstance(repositories.mirror, Mirror) else None
+        if self._mirror is not None:
+            self._mirror.in_use = self._paths
+        self.labels = VersionLabels(engine.core)
+        files = RequestFiles(limits.load_file_bytes)
+        self.control = ModelControl(
+            self.reconciler,
+            repositories,
+            explicit=repository.model_control_mode == "explicit",
+            labels=self.labels,
+            saved=saved,
+            files=files,
+            max_files=limits.load_files,
+            light=LightStart(self._was_asked),
+        )
+        self.residency = Residency(
+            engine.core,
+            self.reconciler,
+            Rules(repository.memory_budget_bytes, repository.unload_idle_s),
+            holds=repository.on_asleep == "hold",
+            on_demand=repository.load_on_demand,
+            pinned=lambda: self.control.pinned,
+        )
+        self._renewing: asyncio.Task[None] | None = None
+        self._poller = poller
+        self._saved = saved
+        if saved is not None:
+            restore_labels(self.labels.restore, saved.labels)
+            saved.follow(self.labels.assigned)
+            self.labels.on_change = saved.labels_changed
         self.served = Served(
             engine.core,
             self.reconciler,
-            ModelControl(self.reconciler, repositories, explicit=repository.model_control_mode == "explicit"),
+            self.control,
             tracing_of(engine.core, tracing),
             fastserve.__version__,
             reflection=listeners.grpc_reflection,
+            version_labels=self.labels,
         )
         self._router = GrpcRouter(self.served)
         self._asgi = AsgiDriver(rest_app(self.served))
@@ -90,6 +146,17 @@ class Server:
         self._metrics = MetricsPort(
             engine.core, self._driver.statistics, fastserve.__version__, listeners.io_threads
         )
+
+        self._metrics.register(
+            ControlCollector(
+                lambda: self.control.refused, lambda: files.held_bytes, lambda: saved.failures if saved else 0
+            )
+        )
+        if self._mirror is not None:
+            self._metrics.register(RemoteCollector(self._mirror.figures))
+        if poller is not None:
+            self._metrics.register(PollCollector(poller.figures))
+        self._metrics.register(LifecycleCollector(self.reconciler.counts, lambda: self.reconciler.hung))
 
         self._local: LocalTransport | None = None
         if listeners.local is not None:
@@ -124,23 +191,67 @@ class Server:
         self.served.tracing.start()
         if self.tls is not None:
             self.tls.start()
-        await self.reconciler.set_wanted(scan.wanted, scan.failures)
+        self.residency.begin(scan.models)
+        self.residency.start()
+        await self.control.start(scan.models, self._saved.configs() if self._saved is not None else {})
 
-    async def loaded(self) -> bool:
-        """Waits for the first load and sets ready. False: a model failed and readiness is strict."""
+    async def loaded(self) -> None:
+        """Waits for the first load and sets ready; where readiness is strict, until no model is failed. From then on the server
+        is ready until it stops, whatever happens to its models."""
         await self.reconciler.settle()
-        failed = [s.model for s in self.reconciler.model_states() if s.state == "FAILED"]
-        if self._strict and failed:
+        if self._poller is not None:
+            self._poller.start(self.control)
+        if self._strict and (failed := self._failed()):
             log.error("not ready, because --strict-readiness is set and these failed: %s", ", ".join(failed))
-            return False
+            while self._failed():  # noqa: ASYNC110
+                await asyncio.sleep(STRICT_LOOK_S)
         self.served.ready.set(True)
-        return True
+        self._renewing = asyncio.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        """Models of a start with many (lifecycle/light_start.py): prepared in full once they are asked."""
+        while self.control.has_light:
+            await asyncio.sleep(RENEW_LOOK_S)
+            self.control.renew_asked()
+
+    def _was_asked(self, model: str, version: int) -> bool:
+        try:
+            return self.engine.core.statistics(model, version).inference_count > 0
+        except NotFound:  # not loaded yet, or no longer
+            return False
+
+    def summary(self) -> str:
+        """One line for people: how many versions are what."""
+        counts = Counter(state.state for state in self.reconciler.model_states())
+        return ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items())) or "no models"
+
+    def _paths(self) -> list[str]:
+        """Of every version that is loaded or wanted. Any thread but the loop's."""
+
+        async def read() -> list[str]:
+            keys = [(state.model, state.version) for state in self.reconciler.model_states() if state.version]
+            specs = [self.reconciler.spec(model, version) for model, version in keys if version]
+            return [spec.path for spec in specs if spec is not None]
+
+        return asyncio.run_coroutine_threadsafe(read(), self._loop).result(PATHS_S)
+
+    def _failed(self) -> list[str]:
+        states = self.reconciler.model_states()
+        ready = {s.model for s in states if s.state == "READY"}
+        return sorted({s.model for s in states if s.state in NOT_READY and s.model not in ready})
 
     async def stop(self, exit_timeout_s: float) -> bool:
         """Answers what was admitted, refuses the rest, closes everything. False: not everything was answered
         in time; the engine then still holds work, and closing it would wait for that."""
         until = time.monotonic() + exit_timeout_s
         self.served.ready.set(False)
+        if self._renewing is not None:
+            self._renewing.cancel()
+        await self.residency.close()
+        if self._mirror is not None:
+            self._mirror.stop()
+        if self._poller is not None:
+            await self._poller.close()
         unlink_unix(self._sockets)
         self._driver.stop_listening()
         if self._local is not None:
@@ -165,6 +276,9 @@ class Server:
         except TimeoutError:
             return False
         await asyncio.to_thread(self.engine.close)
+        await asyncio.to_thread(self.control.remove_files)
+        if self._saved is not None:
+            await self._saved.close()
         return True
 
     async def _flushed(self, until: float) -> bool:

@@ -18,14 +18,14 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kWidth = 1024;
 
-// y = relu(relu(x W) W) with W = identity: 8 MB of weights, so that it is no light model; gives back x where x >= 0.
-std::shared_ptr<ov::Model> wide_model() {
+// y = relu(relu(x W) W) with W = identity: 4 MB of weights a layer, two so that it is no small model; gives back x where x >= 0.
+std::shared_ptr<ov::Model> wide_model(int layers = 2) {
   std::vector<float> w(static_cast<std::size_t>(kWidth * kWidth));
   for (std::size_t i = 0; i < static_cast<std::size_t>(kWidth); ++i)
     w[i * static_cast<std::size_t>(kWidth) + i] = 1;
   const auto x = input("x", {ov::Dimension::dynamic(), kWidth});
   ov::Output<ov::Node> value = x;
-  for (int layer = 0; layer < 2; ++layer) {
+  for (int layer = 0; layer < layers; ++layer) {
     const auto weights = op::Constant::create(ov::element::f32, {kWidth, kWidth}, w);
     value = std::make_shared<op::Relu>(std::make_shared<op::MatMul>(value, weights));
   }
@@ -223,6 +223,88 @@ TEST_F(OpenVinoCpu, TuneOffForTheProcessCanBeTurnedOnForAModel) {
              "parameters[\"tune\"]: got \"always\", want auto, load or off");
 }
 
+// ---- one row by itself
+
+TEST_F(OpenVinoCpu, OneRowByItselfOnDemand) {
+  const auto model = loaded(wide({{"prepared", "lone"}, {"tune", "off"}}));
+  EXPECT_EQ(model->properties().at("compiled_models"), "2");
+  EXPECT_EQ(model->properties().at("prepared"), "dynamic, 1 to 8 rows; one row by itself");
+  EXPECT_EQ(model->properties().at("lone"), "one row has a compiled model of its own, by prepared");
+  EXPECT_FALSE(model->pads());
+  auto instance = model->make_instance(0);
+  ASSERT_TRUE(instance.is_ok());
+  for (const std::int64_t rows : {1, 8, 1, 3, 1}) expect_works(*model, **instance, rows, rows);
+}
+
+TEST_F(OpenVinoCpu, BatchesOfBothModelsTakeTurns) {
+  const auto model = loaded(wide({{"prepared", "lone"}, {"tune", "off"}, {"depth", "3"}}));
+  auto instance = model->make_instance(0);
+  ASSERT_TRUE(instance.is_ok());
+  std::vector<float> x(static_cast<std::size_t>(2 * kWidth), 3.0F);
+  for (int round = 0; round < 100; ++round) {
+    std::vector<std::unique_ptr<BatchRun>> runs;
+    for (const std::int64_t rows : {1, 2, 1}) {
+      const auto bytes = bytes_of(x).first(static_cast<std::size_t>(rows * kWidth) * sizeof(float));
+      runs.push_back(std::make_unique<BatchRun>(model->signature()));
+      runs.back()->add(rows, {{"x", DType::kFp32, Shape{rows, kWidth}, bytes}});
+      ASSERT_TRUE(runs.back()->gather(rows).is_ok());
+      runs.back()->start(**instance);
+    }
+    for (const auto& run : runs) {
+      ASSERT_TRUE(run->wait().is_ok());
+      EXPECT_EQ(run->finishes(), 1);
+      EXPECT_EQ(run->output<float>(0, 0)[0], 3.0F);
+    }
+  }
+}
+
+TEST_F(OpenVinoCpu, WhetherOneRowGetsAModelIsMeasuredOnceAndThenComesFromTheCache) {
+  const LoadSpec pinned = wide({{"NUM_STREAMS", "1"}});
+  const auto first = loaded(pinned);
+  if (first->properties().at("run") == "on the instance's thread") GTEST_SKIP() << "light on this machine";
+  EXPECT_HAS(first->properties().at("lone"), ", measured (alone ");
+  EXPECT_TRUE(kept().empty()) << "before the warm-up";
+  first->warmed({});
+  ASSERT_EQ(kept().size(), 1U);
+  const auto again = loaded(pinned);
+  EXPECT_HAS(again->properties().at("lone"), ", from the cache (alone ");
+  EXPECT_EQ(again->properties().at("compiled_models"), first->properties().at("compiled_models"));
+  if (!can_measure()) return;
+  // With the streams, in one file.
+  loaded(wide())->warmed({});
+  EXPECT_EQ(kept().size(), 2U);
+  const auto both = loaded(wide());
+  EXPECT_HAS(both->properties().at("shape"), "from the cache");
+  EXPECT_HAS(both->properties().at("lone"), "from the cache");
+}
+
+TEST_F(OpenVinoCpu, OneRowSharesWhereNothingIsMeasured) {
+  const auto lone = [&](const LoadSpec& with) { return loaded(with)->properties().at("lone"); };
+  const LoadSpec pinned = wide({{"NUM_STREAMS", "1"}});
+  EXPECT_HAS(lone(wide({{"tune", "off"}})), "one row runs in the one for all, not measured: tune is off");
+  CpuBudget::process().run_started();
+  EXPECT_HAS(lone(pinned), "not measured: others were at work");
+  CpuBudget::process().run_ended();
+  set_tune_settings({true, cache_.string(), 30 * kSecond, -1});
+  const auto busy = loaded(pinned);
+  EXPECT_HAS(busy->properties().at("lone"), "not measured: the machine is busy");
+  EXPECT_EQ(busy->properties().at("compiled_models"), "1");
+  busy->warmed({});
+  EXPECT_TRUE(kept().empty());
+}
+
+TEST_F(OpenVinoCpu, NoQuestionOfOneRow) {
+  const auto asked = [&](const LoadSpec& with) { return loaded(with)->properties().contains("lone"); };
+  EXPECT_FALSE(asked(wide({{"prepared", "dynamic"}})));
+  EXPECT_FALSE(asked(wide({{"prepared", "static"}})));
+  LoadSpec with = wide();
+  with.max_batch_rows = 1;
+  EXPECT_FALSE(asked(with));
+  with.max_batch_rows = 8;
+  with.allowed_rows = {2, 8};
+  EXPECT_FALSE(asked(with)) << "one row runs as two";
+}
+
 // ---- sizes
 
 TEST_F(OpenVinoCpu, AllowedSizesAreTheOnlyOnesAndBatchesArePadded) {
@@ -289,6 +371,7 @@ TEST_F(OpenVinoCpu, CpusOfTheInstancesBoundTheThreads) {
 TEST_F(OpenVinoCpu, HeavyRunsWaitForTheirThreadsWhenTheBudgetIsSmallerThanTheMachine) {
   CpuBudget& budget = CpuBudget::process();
   budget.limit_threads(1);
+  save(wide_model(8));  // a run of two layers takes about as long as what counts as light
   const auto model = loaded(wide());
   EXPECT_EQ(model->properties().at("threads"), "1");
   auto instance = model->make_instance(0);

@@ -31,7 +31,7 @@ class TuneCacheTest : public ::testing::Test {
   void replace(const std::string& text) const { std::ofstream(cache().file_of(kKey)) << text; }
 
   static constexpr const char* kKey = "model 1234\ncpu some CPU\nthreads 2\n";
-  const TunedShape shape_{2, 8, "2 streams: 310 rows/s"};
+  const TunedShape shape_{2, 8, "2 streams: 310 rows/s", Lone::kOwn, "alone 3 ms"};
   fs::path folder_;
 };
 
@@ -40,8 +40,8 @@ TEST_F(TuneCacheTest, GivesBackWhatWasStored) {
   ASSERT_TRUE(cache().store(kKey, shape_).is_ok());
   EXPECT_EQ(cache().find(kKey), shape_);
   EXPECT_EQ(cache().find("model 1234\ncpu another CPU\nthreads 2\n"), std::nullopt);
-  ASSERT_TRUE(cache().store(kKey, {4, 0, ""}).is_ok());
-  EXPECT_EQ(cache().find(kKey), (TunedShape{4, 0, ""}));
+  ASSERT_TRUE(cache().store(kKey, {4, 0, "", Lone::kShared, ""}).is_ok());
+  EXPECT_EQ(cache().find(kKey), (TunedShape{4, 0, "", Lone::kShared, ""}));
 }
 
 TEST_F(TuneCacheTest, NothingIsLeftBesideTheFile) {
@@ -89,18 +89,21 @@ TEST_F(TuneCacheTest, ACorruptFileIsReplaced) {
 TEST_F(TuneCacheTest, NumbersOutOfRangeAreNoAnswer) {
   ASSERT_TRUE(cache().store(kKey, shape_).is_ok());
   const std::string good = content();
-  const std::size_t at = good.find("streams 2");
-  for (const char* text : {"streams 0", "streams -1", "streams 99999999", "streams x"}) {
+  const auto with = [&](const std::string& part, const char* other) {
     std::string bad = good;
-    bad.replace(at, 9, text);
+    bad.replace(good.find(part), part.size(), other);
     replace(bad);
-    EXPECT_EQ(cache().find(kKey), std::nullopt) << text;
-  }
+    return cache().find(kKey);
+  };
+  for (const char* text : {"streams 0", "streams -1", "streams 99999999", "streams x"})
+    EXPECT_EQ(with("streams 2", text), std::nullopt) << text;
+  EXPECT_EQ(with("lone 2", "lone 0")->lone, Lone::kUnknown);
+  EXPECT_EQ(with("lone 2", "lone 3"), std::nullopt);
 }
 
 TEST_F(TuneCacheTest, LongTextStaysOneLine) {
-  ASSERT_TRUE(cache().store(kKey, {1, 1, "a\nend\nb"}).is_ok());
-  EXPECT_EQ(cache().find(kKey), (TunedShape{1, 1, "a end b"}));
+  ASSERT_TRUE(cache().store(kKey, {1, 1, "a\nend\nb", Lone::kUnknown, "c\nend\n"}).is_ok());
+  EXPECT_EQ(cache().find(kKey), (TunedShape{1, 1, "a end b", Lone::kUnknown, "c end "}));
 }
 
 TEST_F(TuneCacheTest, AFolderThatCannotBeWrittenSaysSo) {

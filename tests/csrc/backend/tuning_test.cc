@@ -58,6 +58,14 @@ TEST(ChooseStreams, WithoutRatesTheFirstGoodOne) {
   EXPECT_EQ(chosen({{1, 5 * kMillisecond, 0}, {2, 9 * kMillisecond, 0}}), 0U);
 }
 
+TEST(LonePays, HalfAPercentButNotBelowFiftyMicroseconds) {
+  EXPECT_TRUE(lone_pays(100 * kMicrosecond, 20 * kMillisecond));
+  EXPECT_FALSE(lone_pays(100 * kMicrosecond - 1, 20 * kMillisecond));
+  EXPECT_TRUE(lone_pays(50 * kMicrosecond, kMillisecond));
+  EXPECT_FALSE(lone_pays(50 * kMicrosecond - 1, kMillisecond));
+  EXPECT_FALSE(lone_pays(-kMillisecond, kMillisecond));
+}
+
 TEST(InWords, RatesAndLoneTimes) {
   EXPECT_EQ(
       in_words(std::vector<StreamsMeasured>{{1, 3 * kMillisecond, 330.4}, {2, 5'500 * kMicrosecond, 0}}),

@@ -188,6 +188,9 @@ TEST_F(SharedPlaces, TruncatedWhileItWaits) {
   ASSERT_EQ(wait_for(completions_, 1).size(), 1U);
   EXPECT_EQ(request_.response.status.code(), Code::kInvalidArgument);
   EXPECT_NE(request_.response.status.message().find("was truncated by its owner"), std::string::npos);
+  const VersionStatistics counted = engine_.statistics("echo", 1).value();
+  EXPECT_EQ(counted.requests_rejected.at("client_memory"), 1U);
+  EXPECT_EQ(counted.fail.count - counted.other.count, 0U) << "no backend's fault";
   // The next one is refused at once, and others are served.
   ask(1, 0, 8);
   EXPECT_EQ(submitter_.submit(request_).code(), Code::kInvalidArgument);
@@ -309,6 +312,45 @@ TEST(SharedPlacesAndCache, AnswersToMemoryThatMayChangeAreNotKept) {
   EXPECT_EQ(object.as<std::int32_t>(128)[0], 93);
   request.reset();
   again.request.reset();
+}
+
+// An answer that is larger than its place by one byte: the client's fault, whoever sees the answer on its way, and whether or not it was
+// computed.
+TEST(SharedPlacesAndStatistics, WhoGaveTooLittleRoomIsToBlame) {
+  struct Case {
+    bool cached;
+    std::int64_t rows, max_request_rows;
+  };
+  for (const auto& [cached, rows, max_request_rows] :
+       {Case{false, 1, 0}, Case{true, 1, 0}, Case{false, 10, 64}}) {
+    EngineOptions options;
+    options.response_cache_bytes = 1U << 20U;
+    Engine engine(options);
+    LoadSpec spec = identity_spec(4);
+    spec.response_cache = cached;
+    if (max_request_rows != 0) spec.max_request_rows = max_request_rows;
+    ASSERT_TRUE(engine.load(spec).is_ok());
+    CompletionQueue completions(CompletionQueue::Wake::kFutex);
+    Submitter submitter(engine);
+    std::vector<std::byte> room(static_cast<std::size_t>(rows) * 8);
+    const auto ask = [&](std::size_t room_bytes) {
+      RowRequest one(&completions, rows, 3);
+      one.request.requested_outputs = {{.name = "y", .destination = std::span(room).first(room_bytes)}};
+      EXPECT_TRUE(submitter.infer(one.request).is_ok());
+      const Code code = one.request.response.status.code();
+      one.request.reset();
+      return code;
+    };
+    EXPECT_EQ(ask(room.size() - 1), Code::kInvalidArgument);
+    EXPECT_EQ(ask(room.size()), Code::kOk);
+    EXPECT_EQ(ask(room.size() - 1), Code::kInvalidArgument) << "from the cache, where there is one";
+    const VersionStatistics counted = engine.statistics("echo", 1).value();
+    EXPECT_EQ(counted.cache_hit.count, cached ? 1U : 0U);
+    EXPECT_EQ(counted.requests_rejected.at("client_memory"), 2U) << cached << rows;
+    EXPECT_EQ(counted.success.count, 1U) << cached << rows;
+    EXPECT_EQ(counted.fail.count, 2U);
+    EXPECT_EQ(counted.fail.count - counted.other.count, 0U);
+  }
 }
 
 TEST(SharedPlacesAndParts, ARequestLargerThanABatch) {

@@ -236,12 +236,18 @@ TEST_F(ModelVersionTest, TheTableFindsInTritonsWords) {
     return std::make_shared<ModelVersion>(spec, timer_);
   };
   VersionTable table;
-  for (const std::int64_t number : {1, 3, 7}) table.add_known("echo", number);
-  table.add_known("empty", 1);
   const auto first = version(1);
   const auto third = version(3);
-  table.add_ready(first);
-  table.add_ready(third);
+  const auto publish = [&](std::string name, std::vector<std::int64_t> known,
+                           std::vector<std::shared_ptr<ModelVersion>> ready) {
+    auto model = std::make_shared<PublishedModel>();
+    model->name = std::move(name);
+    model->known = std::move(known);
+    model->ready = std::move(ready);
+    table.put(std::move(model));
+  };
+  publish("echo", {1, 3, 7}, {first, third});
+  publish("empty", {1}, {});
   EXPECT_EQ(table.find("echo", "").value(), third.get());
   EXPECT_EQ(table.find("echo", "-1").value(), third.get());
   EXPECT_EQ(table.find("echo", "1").value(), first.get());

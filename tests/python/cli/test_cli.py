@@ -55,7 +55,13 @@ def cpu_seconds(*command: str) -> float:
     return min(spent)
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["check"], ["infer"], ["bench"], ["models"], ["config"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([], ["serve"], ["check"], ["infer"], ["bench"], ["config"]),
+        *(["models"], ["load"], ["unload"], ["reload"]),
+    ],
+)
 def test_help_has_examples_and_imports_little(command: list[str]) -> None:
     done = run(*command, "--help")
     assert done.returncode == 0
@@ -102,7 +108,7 @@ def test_version() -> None:
     [
         (["srve"], "invalid choice: 'srve'"),
         (["serve", "--http-prot", "1"], "unknown argument --http-prot (see fastserve serve --help)"),
-        (["check"], "the following arguments are required: DIR"),
+        (["check"], "there is nothing to check: name a folder of models, or a file that lists models"),
         (
             ["config", "show", "--http-port", "x"],
             "--http-port: server.http_port: got 'x', expected an integer from 0",
@@ -113,6 +119,20 @@ def test_version() -> None:
         (["infer", "m", "--input", "x=zeros", "--repeat", "0"], "--repeat and --batch start at 1"),
         (["infer", "m", "--url", "ftp://a"], "--url: got 'ftp://a', expected grpc://host:port"),
         (["models", "--url", "http://a:b"], "--url: 'http://a:b' has no good port"),
+        (["models", "--watch", "--interval", "0"], "--interval: got 0, want 0.1 to 3600"),
+        (["load", "m", "--config", "missing.json"], "--config missing.json: No such file or directory"),
+        (
+            ["load", "m", "--config", "/dev/null", "--file", "1/m"],
+            "--file: got '1/m', want VERSION/NAME=FILE",
+        ),
+        (
+            ["load", "m", "--config", "/dev/null", "--file", "1/m=missing"],
+            "--file 1/m: missing: No such file",
+        ),
+        (["load", "m", "--file", "1/m=/dev/null"], "--file: --config is missing"),
+        (["load"], "the following arguments are required: MODEL"),
+        (["reload", "--pid", "0"], "--pid: got 0, want a process id"),
+        (["reload", "--url", "grpc://127.0.0.1:1"], "want the REST port"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], fragment: str) -> None:
@@ -249,3 +269,23 @@ def test_serve_without_models_says_what_to_do() -> None:
     assert done.returncode == 2
     assert "--model-repository" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_check_of_lists(repository: Path, tmp_path: Path) -> None:
+    models = sorted(path.name for path in repository.iterdir() if path.is_dir())
+    listed = tmp_path / "models.yaml"
+    listed.write_text(json.dumps({"models": [{"name": models[0], "path": str(repository / models[0])}]}))
+    done = run("check", "--json", "--models-file", str(listed))
+    assert [model["name"] for model in json.loads(done.stdout)["models"]] == [models[0]]
+    refused = tmp_path / "config.json"
+    refused.write_text(
+        '{"model_config_list": [\n{"config": {"name": "a", "base_path": "/x",\n"shape": "auto"}}]}'
+    )
+    done = run("check", "--ovms-config-file", str(refused))
+    assert done.returncode == 1
+    assert f'{refused}:3: shape: got "auto", which is not supported' in done.stdout
+    broken = tmp_path / "models.config"
+    broken.write_text("model_config_list {\n config { nam: 'x' } }")
+    done = run("check", "--model-config-file", str(broken))
+    assert done.returncode != 0
+    assert f"{broken}:2: unknown field 'config.nam' (did you mean name?)" in done.stderr

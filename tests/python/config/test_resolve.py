@@ -34,15 +34,38 @@ GOOD = {
     "tls.handshake_timeout_s": ("2.5", 2.5),
     "repository.model_repository": ("models", (Path("models"),)),
     "repository.model_control_mode": ("explicit", "explicit"),
+    "repository.poll_s": ("0.5", 0.5),
+    "repository.models_file": ("models.yaml", Path("models.yaml")),
+    "repository.model_config_file": ("models.config", Path("models.config")),
+    "repository.model_config_file_poll_s": ("1.5", 1.5),
+    "repository.model_name": ("digits", "digits"),
+    "repository.model_base_path": ("/models/digits", "/models/digits"),
+    "repository.ovms_config_file": ("config.json", Path("config.json")),
     "repository.load_model": ("digits", ("digits",)),
     "repository.allow_python_models": ("true", True),
+    "repository.require_manifest": ("true", True),
+    "repository.model_decrypt_hook": ("keys:decrypt", "keys:decrypt"),
+    "repository.state_file": ("state.json", Path("state.json")),
     "repository.strict_readiness": ("true", True),
     "repository.loader_threads": ("3", 3),
+    "repository.version_transition": ("resource", "resource"),
+    "repository.load_timeout_s": ("90.5", 90.5),
+    "repository.load_retries": ("0", 0),
+    "remote.cache_dir": ("cache", Path("cache")),
+    "remote.cache_bytes": ("10GiB", 10 << 30),
+    "remote.cache_keep_s": ("60", 60.0),
+    "remote.offline_start": ("false", False),
+    "remote.max_version_files": ("7", 7),
+    "remote.max_version_bytes": ("1GiB", 1 << 30),
+    "remote.request_timeout_s": ("2.5", 2.5),
+    "remote.parallel": ("3", 3),
     "limits.max_message_bytes": ("128MiB", 128 << 20),
     "limits.max_streams": ("7", 7),
     "limits.max_stream_requests": ("9", 9),
     "limits.compress_grpc_answers": ("true", True),
     "limits.max_queue_requests": ("5", 5),
+    "limits.load_files": ("9", 9),
+    "limits.load_file_bytes": ("2MiB", 2 << 20),
     "limits.client_shm_regions": ("7", 7),
     "limits.client_shm_bytes": ("1GiB", 1 << 30),
     "limits.exit_timeout_s": ("1.5", 1.5),
@@ -185,6 +208,9 @@ def test_sizes(text: str, bytes_: int) -> None:
         ("server.http_port", "-1", "an integer from 0 to 65535"),
         ("server.http_port", "80.5", "an integer from 0 to 65535"),
         ("repository.loader_threads", "0", "an integer from 1 to 64"),
+        ("repository.load_retries", "-1", "an integer from 0 to 1000000"),
+        ("repository.load_timeout_s", "-1", "a number from 0 to 604800"),
+        ("repository.version_transition", "both", "one of availability, resource"),
         ("repository.strict_readiness", "perhaps", "true or false"),
         ("logging.level", "loud", "one of debug, info, warning, error"),
         ("limits.exit_timeout_s", "nan", "a number from 0 to 86400"),
@@ -209,8 +235,8 @@ def test_a_wrong_value_is_an_error_even_if_a_later_source_would_win() -> None:
 
 
 def test_a_mode_of_a_later_version() -> None:
-    message = refused(flags={"repository.model_control_mode": Flag("--model-control-mode", "poll")})
-    assert "'poll' is not supported yet, expected one of none, explicit" in message
+    message = refused(flags={"tracing.level": Flag("--trace-level", "TENSORS")})
+    assert "'TENSORS' is not supported yet, expected one of OFF, TIMESTAMPS" in message
 
 
 def test_an_unknown_environment_variable() -> None:
@@ -306,3 +332,15 @@ def test_a_list_whose_texts_have_commas() -> None:
     values = {"FASTSERVE_SCHEDULING_HOST_POLICY": "cpu,cpu-cores=0,2;far,numa-node=1"}
     policies = resolve(environ=values).config.scheduling.host_policy
     assert policies == ("cpu,cpu-cores=0,2", "far,numa-node=1")
+
+
+def test_a_remote_repository_stays_as_it_is_written() -> None:
+    urls = ("s3://bucket/models", "http://me@host:8080/a//b?sig=x", "http://host:80")
+    flag = Flag("--model-repository", [*urls, "folder"])
+    assert resolve(flags={"repository.model_repository": flag}).config.repository.model_repository == (
+        *urls,
+        Path("folder"),
+    )
+    joined = ":".join([*urls, "folder"])
+    environ = {"FASTSERVE_REPOSITORY_MODEL_REPOSITORY": joined}
+    assert resolve(environ=environ).config.repository.model_repository == (*urls, Path("folder"))

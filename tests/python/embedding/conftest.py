@@ -71,8 +71,12 @@ class Program:
         )
 
     def line(self) -> str:
+        """The next line, and not a byte more: what a reader's buffer held would be lost to `end`, which reads the pipe itself."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        found = b""
+        while not found.endswith(b"\n") and (byte := os.read(self.process.stdout.fileno(), 1)):
+            found += byte
+        return found.decode().strip()
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)

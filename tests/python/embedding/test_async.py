@@ -42,21 +42,25 @@ async def test_errors_come_at_the_await(engine: Engine) -> None:
 
 
 async def test_cancelling_the_task_frees_the_place(engine: Engine, load_echo: Load) -> None:
-    load_echo(engine, "slow", 300_000, max_batch_rows=1, max_queue_requests=1)
+    load_echo(engine, "slow", 1_000_000, max_batch_rows=1, max_queue_requests=1)
+
+    async def waits(count: int) -> None:
+        async with asyncio.timeout(10):
+            while engine.core.statistics("slow", 1).pending != count:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
     running = asyncio.create_task(engine.infer_async("slow", X))
     await asyncio.sleep(0.05)
+    await waits(0)  # it runs
     waiting = asyncio.create_task(engine.infer_async("slow", X))
     await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
+    await waits(1)
     with pytest.raises(Unavailable, match="maximum queue size"):
         await engine.infer_async("slow", X)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    for _ in range(200):
-        if engine.core.statistics("slow", 1).pending == 0:
-            break
-        await asyncio.sleep(0.001)
+    await waits(0)
     assert not running.done()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):

@@ -59,6 +59,31 @@ def test_what_waits_is_cancelled_at_exit(program: Program) -> None:
     assert time.monotonic() - began < 8
 
 
+def test_every_future_that_waits_is_told_before_the_interpreter_ends(program: Program) -> None:
+    """Also where callbacks submit more, which is refused."""
+    started = program(
+        """
+        import atexit
+        from fastserve.embedding import owners
+        load_echo(engine, "slow", 300_000)
+        told, refused = [], []
+        def tell(future):
+            told.append(future)
+            try: engine.submit("slow", x)
+            except fastserve.Unavailable as error: refused.append(str(error))
+        futures = [engine.submit("slow", x) for _ in range(50)]
+        for future in futures: future.add_done_callback(tell)
+        def last():
+            ends = {type(f.exception()).__name__ for f in futures}
+            print(len(told), ends - {"NoneType"}, set(refused))
+        atexit.unregister(owners._at_exit)
+        atexit.register(last)
+        atexit.register(owners._at_exit)  # runs before `last`
+        """
+    )
+    assert started.end() == (0, "50 {'Cancelled'} {'the engine is closed'}", "")
+
+
 @pytest.mark.parametrize("kind", ["infer", "result", "map", "loop", "load"])
 def test_daemon_threads_inside_the_engine_at_exit(program: Program, kind: str) -> None:
     started = program(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -12,12 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from tests.support.certificates import Authority
+from tritonclient.utils import InferenceServerException, shared_memory
 
 import fastserve
-from fastserve import Engine, FailedPrecondition, InvalidArgument, Server, Unavailable
+from fastserve import Engine, FailedPrecondition, InvalidArgument, Server, Unavailable, config
 from fastserve.client import AsyncClient, Client
 from fastserve.client.local import LocalClient
 from fastserve.server import StartError
@@ -97,6 +102,56 @@ def test_one_front_end_alone(engine: Engine, ports: dict[str, int | None]) -> No
             assert client.infer("echo", {"x": X})["y"].shape == (2, 4)
     with pytest.raises(InvalidArgument, match=r"want at least one front end"):
         Server(engine, http=None, grpc=None)
+
+
+def test_tls(engine: Engine, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca", "authority")
+    own = authority.issue("server")
+    tls = config.Tls(cert=own.cert, key=own.key)
+    with Server(engine, http=0, grpc=0, metrics=0, tls=tls) as server:
+        context = ssl.create_default_context(cafile=str(authority.pem))
+        url = f"https://{server.addresses['http']}/v2/health/ready"
+        with urllib.request.urlopen(url, timeout=10, context=context) as answer:
+            assert answer.status == 200
+        root = authority.pem.read_bytes()
+        with grpc.secure_channel(server.addresses["grpc"], grpc.ssl_channel_credentials(root)) as channel:
+            grpc.channel_ready_future(channel).result(10)
+        with urllib.request.urlopen(f"http://{server.addresses['metrics']}/metrics", timeout=10) as answer:
+            assert b"fastserve_tls_certificate_not_after_timestamp_seconds" in answer.read()
+    broken = Server(engine, http=0, grpc=0, tls=config.Tls(cert=own.cert))
+    with pytest.raises(StartError, match="--tls-key"):
+        broken.start()
+
+
+def test_traces_go_to_the_file(engine: Engine, tmp_path: Path) -> None:
+    tracing = config.Tracing(file=tmp_path / "trace.json", level="TIMESTAMPS", rate=1)
+    with (
+        Server(engine, http=0, grpc=None, tracing=tracing) as server,
+        Client(f"http://{server.addresses['http']}") as client,
+    ):
+        client.infer("echo", {"x": X})
+    found = json.loads((tmp_path / "trace.json").read_text())
+    assert any(entry.get("model_name") == "echo" for entry in found)
+
+
+def test_shared_memory_of_clients_is_opt_in(engine: Engine) -> None:
+    name = f"fastserve-test-{os.getpid()}"
+    region = shared_memory.create_shared_memory_region(name, f"/{name}", 64)
+    try:
+        for allowed in (False, True):
+            with (
+                Server(engine, http=None, grpc=0, allow_client_shm=allowed) as server,
+                triton.InferenceServerClient(server.addresses["grpc"]) as client,
+            ):
+                if not allowed:
+                    with pytest.raises(InferenceServerException, match="not enabled"):
+                        client.register_system_shared_memory(name, f"/{name}", 64)
+                    continue
+                client.register_system_shared_memory(name, f"/{name}", 64)
+                assert set(client.get_system_shared_memory_status().regions) == {name}
+                client.unregister_system_shared_memory(name)
+    finally:
+        shared_memory.destroy_shared_memory_region(region)
 
 
 def test_unix_sockets(engine: Engine, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastserve.lifecycle import fingerprint as module
-from fastserve.lifecycle.fingerprint import fingerprint
+from fastserve.lifecycle import version_files
+from fastserve.lifecycle.fingerprint import Fingerprints, fingerprint
 
 
 @pytest.fixture
@@ -66,8 +66,73 @@ def test_links_count_as_what_they_point_at(folder: Path, tmp_path: Path) -> None
 def test_so_many_files_are_looked_at(
     folder: Path, monkeypatch: pytest.MonkeyPatch, limit: int, seen: bool
 ) -> None:
-    monkeypatch.setattr(module, "MAX_FILES", limit)
+    monkeypatch.setattr(version_files, "MAX_FILES", limit)
     (folder / "variables" / "last").write_text("a")
     before = fingerprint(folder)
     (folder / "variables" / "last").write_text("longer")
     assert (fingerprint(folder) != before) is seen
+
+
+def changed(fingerprints: Fingerprints, folder: Path, seen: str) -> bool:
+    return fingerprints.of(folder) != seen
+
+
+def test_what_differs_in_times_alone_has_not_changed(folder: Path) -> None:
+    fingerprints = Fingerprints()
+    seen = fingerprints.of(folder)
+    os.utime(folder / "model.xml", ns=(5, 5))
+    assert not changed(fingerprints, folder, seen)
+    (folder / "model.xml").write_text("xml")  # the same once more
+    assert not changed(fingerprints, folder, seen)
+    (folder / "model.xml").write_text("XML")
+    assert changed(fingerprints, folder, seen)
+
+
+def test_content_is_read_only_where_times_have_changed(folder: Path) -> None:
+    fingerprints = Fingerprints()
+    fingerprints.of(folder)
+    assert fingerprints.read_bytes == 7
+    fingerprints.of(folder)
+    assert fingerprints.read_bytes == 7
+    os.utime(folder / "model.xml", ns=(5, 5))
+    fingerprints.of(folder)
+    assert fingerprints.read_bytes == 14
+
+
+@pytest.mark.parametrize(("eager_bytes", "known"), [(6, False), (7, True), (8, True)])
+def test_large_versions_are_read_when_there_is_time(eager_bytes: int, known: bool, folder: Path) -> None:
+    fingerprints = Fingerprints(eager_bytes=eager_bytes)
+    seen = fingerprints.of(folder)
+    assert (fingerprints.read_bytes > 0) is known
+    assert not fingerprints.learn(1)
+    assert fingerprints.read_bytes == 7
+    os.utime(folder / "model.xml", ns=(5, 5))
+    assert not changed(fingerprints, folder, seen)
+
+
+def test_large_versions_that_nobody_had_time_for(folder: Path) -> None:
+    fingerprints = Fingerprints(eager_bytes=6)
+    seen = fingerprints.of(folder)
+    os.utime(folder / "model.xml", ns=(5, 5))
+    assert changed(fingerprints, folder, seen)
+
+
+@pytest.mark.parametrize(("max_bytes", "times_count"), [(6, True), (7, False), (8, False)])
+def test_of_the_largest_times_decide(max_bytes: int, times_count: bool, folder: Path) -> None:
+    fingerprints = Fingerprints(max_bytes=max_bytes)
+    seen = fingerprints.of(folder)
+    fingerprints.learn(1 << 30)
+    os.utime(folder / "model.xml", ns=(5, 5))
+    assert changed(fingerprints, folder, seen) is times_count
+
+
+def test_so_much_is_read_at_a_time(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "2"
+    other.mkdir()
+    (other / "model.xml").write_text("two")
+    fingerprints = Fingerprints(eager_bytes=0)
+    fingerprints.of(folder)
+    fingerprints.of(other)
+    assert fingerprints.learn(7)  # there is more
+    assert not fingerprints.learn(7)
+    assert fingerprints.read_bytes == 10

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from fastserve.errors import Internal, InvalidArgument, NotFound, Unavailable
+from fastserve.errors import Aborted, Internal, InvalidArgument, NotFound, Unavailable
 from fastserve.lifecycle import ModelControl, Reconciler, Repositories
+from fastserve.lifecycle.load_override import Override
 
 
 class FakeEngine:
@@ -112,9 +113,9 @@ async def test_changed_files_load_that_version_alone(harness: Harness) -> None:
     weights.write_text("longer")
     await harness.control.load("m")
     assert harness.engine.log == ["load m 1"]
-    os.utime(weights, ns=(1, 1))
+    os.utime(weights, ns=(1, 1))  # the same content: nothing to load
     await harness.control.load("m")
-    assert harness.engine.log == ["load m 1"] * 2
+    assert harness.engine.log == ["load m 1"]
 
 
 async def test_versions_come_and_go(harness: Harness) -> None:
@@ -225,17 +226,39 @@ async def test_only_in_mode_explicit(harness: Harness) -> None:
 # --- at the same time
 
 
-async def test_operations_on_a_model_run_in_the_order_in_which_they_came(harness: Harness) -> None:
+async def test_a_newer_operation_takes_the_place_of_one_that_waits(harness: Harness) -> None:
     harness.put("m", 1)
     gate = harness.engine.gates["m"] = threading.Event()
-    operations = [harness.control.load("m"), harness.control.unload("m"), harness.control.load("m")]
-    tasks = [asyncio.create_task(operation) for operation in operations]
+    first = asyncio.create_task(harness.control.load("m"))
     await beginning(harness, "load m 1")
+    second = asyncio.create_task(harness.control.unload("m"))
+    await asyncio.sleep(0)
+    third = asyncio.create_task(harness.control.load("m"))
+    with pytest.raises(Aborted, match="a newer load of model 'm' took the place of this one before it began"):
+        await asyncio.wait_for(second, 5)
     assert harness.engine.log == ["load m 1"]
     gate.set()
-    await asyncio.wait_for(asyncio.gather(*tasks), 5)
-    assert harness.engine.log == ["load m 1", "unload m 1", "load m 1"]
-    assert harness.control._turns == {}
+    await asyncio.wait_for(asyncio.gather(first, third), 5)
+    assert harness.engine.log == ["load m 1"]  # the third finds that nothing has changed
+    last = asyncio.create_task(harness.control.unload("m"))
+    await asyncio.wait_for(last, 5)
+    assert harness.engine.log == ["load m 1", "unload m 1"]
+    assert harness.control._turns.idle
+
+
+async def test_operations_that_wait_for_the_same_share_it(harness: Harness) -> None:
+    harness.put("m", 1)
+    gate = harness.engine.gates["m"] = threading.Event()
+    first = asyncio.create_task(harness.control.load("m"))
+    await beginning(harness, "load m 1")
+    harness.put("m", 1, config="nonsense: 1")
+    others = [asyncio.create_task(harness.control.load("m")) for _ in range(2)]
+    await asyncio.sleep(0)
+    others[0].cancel()
+    gate.set()
+    await asyncio.wait_for(first, 5)
+    with pytest.raises(InvalidArgument, match="nonsense"):
+        await asyncio.wait_for(others[1], 5)
 
 
 async def test_models_do_not_wait_for_each_other(harness: Harness) -> None:
@@ -311,3 +334,61 @@ async def test_at_the_end_what_waits_is_refused(harness: Harness) -> None:
             await task
     with pytest.raises(Unavailable, match="shutting down"):
         await harness.control.unload("m")
+
+
+# --- what start, poll and reload found
+
+
+async def test_what_is_applied_waits_for_the_operation_that_runs(harness: Harness) -> None:
+    harness.put("m", 1)
+    harness.put("other", 1)
+    gate = harness.engine.gates["m"] = threading.Event()
+    load = asyncio.create_task(harness.control.load("m"))
+    await beginning(harness, "load m 1")
+    await harness.control.apply(Repositories((harness.root,)).scan({"other"}).models, ["m"])
+    await beginning(harness, "load other 1")
+    assert harness.reconciler.wanted("m") != {}
+    gate.set()
+    await asyncio.wait_for(load, 5)
+    await asyncio.wait_for(harness.reconciler.settle(), 5)
+    assert await harness.states("m") == [(1, "UNLOADED", "unloaded")]
+    assert await harness.states("other") == [(1, "READY", "")]
+
+
+async def test_a_reload_says_whether_anything_is_different(harness: Harness) -> None:
+    control = ModelControl(harness.reconciler, Repositories((harness.root,)), explicit=False)
+    harness.put("m", 1)
+    assert await control.reload()
+    assert not await control.reload()
+    harness.put("m", 2)
+    assert await control.reload()
+    (harness.root / "m").rename(harness.root.with_name("gone"))
+    assert await control.reload()
+    await asyncio.wait_for(harness.reconciler.settle(), 5)
+    assert harness.engine.states == {}
+
+
+async def test_a_reload_keeps_the_configuration_of_the_last_load(harness: Harness) -> None:
+    harness.put("m", 1)
+    override = Override('{"backend": "identity", "max_batch_size": 7}')
+    await harness.control.load("m", override)
+    harness.put("m", 2)
+    harness.put("never_loaded", 1)
+    assert await harness.control.reload()
+    await asyncio.wait_for(harness.reconciler.settle(), 5)
+    specs = harness.reconciler.wanted("m")
+    assert {v: spec.max_batch_rows for v, spec in specs.items()} == {2: 7}
+    assert harness.reconciler.wanted("never_loaded") == {}
+    await harness.control.load("m")
+    assert {v: s.max_batch_rows for v, s in harness.reconciler.wanted("m").items()} == {1: -1, 2: -1}
+
+
+async def test_an_override_that_fails_puts_everything_back(harness: Harness) -> None:
+    harness.put("m", 1)
+    await harness.control.load("m")
+    before = dict(harness.reconciler.wanted("m"))
+    harness.engine.failing["m"] = "no memory"
+    with pytest.raises(InvalidArgument, match="version 1 is at UNAVAILABLE state: no memory;"):
+        await harness.control.load("m", Override('{"backend": "identity", "max_batch_size": 7}'))
+    assert harness.reconciler.wanted("m") == before
+    assert await harness.states("m") == [(1, "READY", "serves on as it was; the new one failed: no memory")]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastserve.lifecycle.policy import Action, Actual, Key, plan
+from fastserve.lifecycle.policy import Action, Actual, Key, Room, Wish, plan
+from fastserve.lifecycle.transitions import State
 from fastserve.lifecycle.version_spec import VersionSpec
 
 
@@ -25,8 +29,16 @@ def unload(version: int) -> Action:
     return Action("unload", "m", version)
 
 
-def planned(wanted: dict[int, VersionSpec], actual: dict[int, Actual]) -> list[Action]:
-    return plan({"m": wanted} if wanted else {}, {("m", version): entry for version, entry in actual.items()})
+def planned(
+    wanted: dict[int, VersionSpec],
+    actual: dict[int, Actual],
+    *,
+    resources: bool = False,
+    asleep: bool = False,
+    now: float = 0.0,
+) -> list[Action]:
+    wishes = {"m": Wish(wanted, resource_preserving=resources, asleep=asleep)} if wanted else {}
+    return plan(wishes, {("m", version): entry for version, entry in actual.items()}, now)
 
 
 def test_the_newest_version_is_loaded_first() -> None:
@@ -72,10 +84,75 @@ def test_a_version_that_was_unloaded_is_loaded_again() -> None:
     assert planned({1: spec(1)}, {1: Actual("DRAINING", spec(1))}) == []
 
 
+def test_a_failed_version_is_tried_again_when_its_time_has_come() -> None:
+    failed = Actual("FAILED", spec(1), retry_at=5.0)
+    assert planned({1: spec(1)}, {1: failed}, now=4.9) == []
+    assert planned({1: spec(1)}, {1: failed}, now=5.0) == [load(1)]
+    serves_on = Actual("READY", spec(1), retry_at=5.0)
+    assert planned({1: spec(1)}, {1: serves_on}, now=4.9) == []
+    assert planned({1: spec(1)}, {1: serves_on}, now=5.0) == [load(1)]
+    assert planned({1: spec(1, "b")}, {1: failed}, now=4.9) == [load(1)]  # another spec does not wait
+
+
+@pytest.mark.parametrize("state", ["READY", "FAILED"])
+def test_resources_first_unloads_before_it_loads(state: State) -> None:
+    old = Actual(state, spec(1))
+    load_beside = [] if state == "READY" else [load(2)]  # what failed holds nothing
+    assert planned({2: spec(2)}, {1: old}, resources=True) == [unload(1), *load_beside]
+    assert planned({2: spec(2)}, {1: Actual("DRAINING", spec(1))}, resources=True) == []
+    assert planned({2: spec(2)}, {1: Actual("LOADING")}, resources=True) == []
+    assert planned({2: spec(2)}, {1: Actual("UNLOADED")}, resources=True) == [load(2)]
+    assert planned({2: spec(2)}, {1: Actual("DRAINING", stuck=True)}, resources=True) == [load(2)]
+    assert planned({2: spec(2), 3: spec(3)}, {}, resources=True) == [load(3), load(2)]
+
+
+def test_resources_first_unloads_what_it_replaces() -> None:
+    assert planned({1: spec(1, "b")}, {1: ready(1, "a")}, resources=True) == [unload(1)]
+    assert planned({1: spec(1, "b")}, {1: Actual("DRAINING", spec(1, "a"))}, resources=True) == []
+    assert planned({1: spec(1), 2: spec(2)}, {1: ready(1)}, resources=True) == [load(2)]
+    assert planned({1: spec(1, "b"), 2: spec(2)}, {1: ready(1, "a")}, resources=True) == [unload(1)]
+
+
+@pytest.mark.parametrize("resources", [False, True])
+def test_a_model_that_sleeps_is_unloaded_and_not_loaded(resources: bool) -> None:
+    wanted = {1: spec(1), 2: spec(2)}
+    actual = {1: ready(1), 2: Actual("FAILED", spec(2, "old")), 3: Actual("FAILED", spec(3)), 4: ready(4)}
+    asleep = planned(wanted, actual, resources=resources, asleep=True)
+    assert asleep == [unload(1), unload(3), unload(4)]
+    assert planned(wanted, {}, resources=resources, asleep=True) == []
+    assert planned(wanted, {1: Actual("LOADING")}, resources=resources, asleep=True) == []
+
+
+def test_who_loads_first() -> None:
+    def model(name: str, priority: int, *versions: int) -> dict[str, Wish]:
+        return {name: Wish({v: spec(v, model=name) for v in versions}, priority=priority)}
+
+    wishes = {**model("b", 0, 1, 2), **model("a", 0, 1, 2), **model("late", -1, 1), **model("vip", 5, 7)}
+    actual: dict[Key, Actual] = {("a", 9): Actual("READY", spec(9, model="a"))}
+    order = [(a.model, a.version) for a in plan(wishes, actual)]
+    # By priority; then who does not serve at all; then every newest before anybody's second.
+    assert order == [("vip", 7), ("b", 2), ("b", 1), ("a", 2), ("a", 1), ("late", 1)]
+    for loads in range(7):
+        assert [(a.model, a.version) for a in plan(wishes, actual, room=Room(loads, 0))] == order[:loads]
+    assert plan(wishes, actual, room=Room(-1, -1)) == []
+
+
+def test_unloads_have_room_of_their_own() -> None:
+    actual: dict[Key, Actual] = {("m", v): ready(v) for v in range(1, 6)}
+    wishes = {"n": Wish({1: spec(1, model="n")})}
+    for unloads in range(6):
+        got = plan(wishes, actual, room=Room(1, unloads))
+        assert got == [*(unload(v) for v in range(1, unloads + 1)), Action("load", "n", 1)]
+
+
 def test_models_do_not_touch_each_other() -> None:
-    wanted = {"a": {1: spec(1, model="a")}, "b": {2: spec(2, model="b")}}
+    wishes = {"a": Wish({1: spec(1, model="a")}), "b": Wish({2: spec(2, model="b")})}
     actual: dict[Key, Actual] = {("b", 1): Actual("READY", spec(1, model="b"))}
-    assert plan(wanted, actual) == [Action("load", "a", 1), Action("load", "b", 2)]
+    assert plan(wishes, actual) == [Action("load", "a", 1), Action("load", "b", 2)]
+
+
+def as_wishes(wanted: Mapping[str, Mapping[int, VersionSpec]]) -> dict[str, Wish]:
+    return {model: Wish(versions) for model, versions in wanted.items()}
 
 
 class World:
@@ -95,7 +172,7 @@ class World:
         return actual | {key: Actual("LOADING" if s else "DRAINING") for key, s in self.in_flight.items()}
 
     def start(self, wanted: dict[str, dict[int, VersionSpec]]) -> None:
-        for action in plan(wanted, self.actual()):
+        for action in plan(as_wishes(wanted), self.actual()):
             key = (action.model, action.version)
             assert key not in self.in_flight
             self.in_flight[key] = wanted[action.model][action.version] if action.kind == "load" else None
@@ -157,7 +234,7 @@ def test_converges_and_keeps_every_model_served(
             assert steps < 100
         if not settle:
             continue
-        assert plan(wanted, world.actual()) == []
+        assert plan(as_wishes(wanted), world.actual()) == []
         for model, versions in wanted.items():
             for version, want in versions.items():
                 assert world.tried[model, version] == want

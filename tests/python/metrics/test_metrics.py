@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastserve.metrics import EngineCollector, LoopLag, exposition, pieces
 from fastserve.metrics.host import Host
+from fastserve.metrics.poll import PollCollector
 from fastserve.metrics.response_cache import response_cache
 from fastserve.metrics.shared_memory import shared_memory
 from fastserve.metrics.workers import workers
@@ -271,4 +272,23 @@ def test_shared_memory_while_it_is_allowed(core: Any) -> None:
         "fastserve_shared_memory_bytes": 64,
         "fastserve_shared_memory_broken_regions": 1,
         "fastserve_shared_memory_refused_total": 2,
+    }
+
+
+def test_the_figures_of_polls() -> None:
+    figures = SimpleNamespace(
+        polls=3, changes=2, seconds=0.5, changing=1, lost=(("/a", False), ("s3://b", True))
+    )
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in PollCollector(figures).collect()
+        for sample in family.samples
+    }
+    assert samples == {
+        ("fastserve_repository_polls_total",): 3,
+        ("fastserve_repository_changes_total",): 2,
+        ("fastserve_repository_poll_seconds",): 0.5,
+        ("fastserve_repository_changing",): 1,
+        ("fastserve_repository_lost", "/a"): 0,
+        ("fastserve_repository_lost", "s3://b"): 1,
     }

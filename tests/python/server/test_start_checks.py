@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastserve.config import Repository, Scheduling, Tracing
+from fastserve.errors import InvalidArgument, NotFound
 from fastserve.lifecycle import Repositories
 from fastserve.scheduling import MAX_RESOURCE_COUNT, RateLimit
 from fastserve.server.listeners import StartError
@@ -14,6 +15,8 @@ from fastserve.server.start_checks import (
     MAX_CACHE_BYTES,
     check_tracing,
     model_defaults,
+    model_lists,
+    poller_of,
     rate_limit,
     response_cache_bytes,
     startup_models,
@@ -141,3 +144,40 @@ def test_what_is_no_response_cache(scheduling: Scheduling, words: str) -> None:
     with pytest.raises(StartError) as caught:
         response_cache_bytes(scheduling)
     assert words in str(caught.value)
+
+
+# --- polls and lists
+
+
+@pytest.mark.parametrize(
+    ("repository", "poll_s"),
+    [
+        (Repository(), None),
+        (explicit(), None),
+        (Repository(model_control_mode="poll"), 15.0),
+        (Repository(model_control_mode="poll", poll_s=0.1), 0.1),
+        (Repository(model_control_mode="poll", model_config_file_poll_s=2.0), 2.0),
+        (Repository(model_config_file_poll_s=2.0), 2.0),
+    ],
+)
+def test_who_polls(repository: Repository, poll_s: float | None) -> None:
+    poller = poller_of(repository, Repositories())
+    assert (poller.poll_s if poller is not None else None) == poll_s
+    if poller is not None:
+        assert poller.settle_s == max(poller.poll_s, 1.0)
+
+
+def test_lists_are_not_polled_where_clients_load() -> None:
+    repository = Repository(model_control_mode="explicit", model_config_file_poll_s=1.0)
+    with pytest.raises(StartError, match="does not go with --model-control-mode explicit"):
+        poller_of(repository, Repositories())
+
+
+def test_lists_are_read_before_a_port_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / "models.config"
+    file.write_text("model_config_list {\n config { nam: 'x' } }")
+    with pytest.raises(InvalidArgument, match=r"models.config:2: unknown field 'config.nam'"):
+        model_lists(Repository(model_config_file=file))
+    with pytest.raises(NotFound, match=r"none.yaml: does not exist"):
+        model_lists(Repository(models_file=tmp_path / "none.yaml"))
+    assert model_lists(Repository()) == ()

@@ -40,6 +40,7 @@ def _import(spec: ModelSpec) -> ModuleType:
     path = Path(spec.folder) / name
     if not path.is_file():
         raise errors.InvalidArgument(f"the version folder has no {name}")
+    sys.dont_write_bytecode = True  # nothing is written into a repository
     sys.modules["triton_python_backend_utils"] = pb_utils
     for folder in (spec.repository, spec.folder):
         if folder not in sys.path:

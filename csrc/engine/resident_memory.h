@@ -1,0 +1,15 @@
+// The process's memory as the kernel counts it, and giving back what the allocator keeps after an unload.
+// Thread: any; give_memory_back on a loader thread, as it may take milliseconds.
+#pragma once
+
+#include <cstdint>
+
+namespace fastserve {
+
+std::int64_t resident_bytes();  // 0: cannot be read
+
+// Has the allocator return free pages of all its arenas to the system (malloc_trim). At most every kTrimPause: many small
+// models that go one after the other cost one trim; what the last of them left is at most what is freed within the pause.
+void give_memory_back();
+
+}  // namespace fastserve
