@@ -79,7 +79,7 @@ Status Engine::load(const LoadSpec& spec, const Progress& progress) {
     version->load_ns.store(monotonic_now() - began, std::memory_order_relaxed);
     if (alone) version->memory_bytes.store(std::max<std::int64_t>(grown, 0), std::memory_order_relaxed);
   }
-  const Status finished = impl_->finish_load(version, loaded);
+  Status finished = impl_->finish_load(version, loaded);
   if (!loaded.is_ok()) give_memory_back();
   return finished;
 }

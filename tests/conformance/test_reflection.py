@@ -15,6 +15,7 @@ from model_repository import identity
 from running_server import RunningServer
 
 SERVICES = {
+    "fastserve.ModelLabels",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

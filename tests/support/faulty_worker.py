@@ -31,7 +31,7 @@ from fastserve.worker import model, process
     BUSY,
     CALL,
     OUT_OF_GROUP_MEMORY,
-) = range(101, 115)
+) = (*range(101, 114), 120)  # what is asked of another model is one more than CALL
 
 
 class FaultyModel:
@@ -98,7 +98,7 @@ class FaultyModel:
             case 113:
                 assert self.calls is not None
                 return model.Answer(self.calls.infer(self.spec.parameters["calls"], 0, {"x": x + 1}, ()))
-            case 114:  # until the kernel kills this process
+            case 120:  # until the kernel kills this process
                 with open(os.path.join(self.spec.parameters["group"], "cgroup.procs"), "w") as procs:
                     procs.write("0")
                 held = []

@@ -225,6 +225,7 @@ class Repository:
             "--memory-budget-bytes",
             0,
             1 << 50,
+            is_bytes=True,
         ),
     ] = 0
     unload_idle_s: Annotated[

@@ -45,6 +45,11 @@ class FoundFailures:
         self._counts.failed(*key, "configuration")
         logger.error("%s", failure.reason, extra={"model": failure.model, "version": failure.version})
 
+    def forget_model(self, model: str) -> None:
+        """Somebody asks for it again, and is to find the answer in the log."""
+        for version in [version for name, version in self._said if name == model]:
+            self.forget(model, version)
+
     def forget(self, model: str, version: int | None) -> None:
         """It is right again: the next time is another one."""
         self._said.pop((model, version), None)

@@ -122,6 +122,8 @@ class Reconciler:
     ) -> None:
         """As set_wanted, for one model; `versions` empty: it goes. `again`: somebody asks for it, what failed before is tried
         again now; else (a poll) only what has changed is."""
+        if again:
+            self._failures.forget_model(model)
         self._want(model, versions, failures, manner, again)
         if again:
             for version, record in self._records.get(model, {}).items():

@@ -87,6 +87,10 @@ GOOD = {
     "tracing.rate": ("1", 1),
     "tracing.count": ("10", 10),
     "tracing.log_frequency": ("50", 50),
+    "repository.memory_budget_bytes": ("8GB", 8 * 10**9),
+    "repository.unload_idle_s": ("90", 90.0),
+    "repository.load_on_demand": ("true", True),
+    "repository.on_asleep": ("refuse", "refuse"),
     "tracing.max_bytes": ("1GB", 10**9),
     "openvino.cache_dir": ("cache", Path("cache")),
 }

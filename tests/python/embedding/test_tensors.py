@@ -130,7 +130,8 @@ def test_arrays_that_cannot_be_read_are_refused(engine: Engine, given: Any, word
     [
         ({"timeout": -1}, "timeout: got -1"),
         ({"timeout": "soon"}, "timeout: got str"),
-        ({"version": "one"}, "version: got str"),
+        ({"version": "one"}, "model_version: want a whole number or a label of model 'echo'"),
+        ({"version": 1.5}, "version: got float"),
         ({"priority": -1}, "priority: got int"),
         ({"outputs": "y"}, "outputs: got str, want a sequence"),
         ({"outputs": ["z"]}, "unexpected inference output 'z'"),
