@@ -37,12 +37,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plain(result: Resolved) -> dict[str, Any]:
+def _shown(value: Any) -> Any:
+    """As plain data; passwords and signatures of URLs are not shown."""
     from fastserve.config.resolve import as_plain
+    from fastserve.lifecycle.remote.urls import is_remote, redacted
 
+    plain = as_plain(value)
+    if isinstance(plain, list):
+        return [redacted(one) if is_remote(one) else one for one in plain]
+    return redacted(plain) if is_remote(plain) else plain
+
+
+def _plain(result: Resolved) -> dict[str, Any]:
     return {
         path: {
-            "value": as_plain(setting.value),
+            "value": _shown(setting.value),
             "source": setting.source.kind,
             "where": setting.source.where,
             "description": setting.option.about.description,
@@ -54,9 +63,7 @@ def _plain(result: Resolved) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    from fastserve.config.resolve import as_plain
-
-    plain = as_plain(value)
+    plain = _shown(value)
     if plain is None or plain == []:
         return "-"
     if isinstance(plain, bool):

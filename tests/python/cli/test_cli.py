@@ -158,6 +158,16 @@ def test_debug_shows_where() -> None:
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize("form", [["--json"], []])
+def test_config_show_keeps_the_secrets_of_urls(form: list[str]) -> None:
+    url = "s3://me:secret@bucket/models?X-Amz-Signature=abc"
+    done = run("config", "show", "--model-repository", url, *form)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "s3://***@bucket/models?***" in done.stdout
+    assert "secret" not in done.stdout
+    assert "abc" not in done.stdout
+
+
 def test_config_show(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("limits:\n  max_streams: 5\n")
