@@ -32,11 +32,15 @@ LOCAL_REFUSED = "`fastserve_local_requests_refused_total`"
 LOCAL_CONNECTIONS = "`fastserve_local_connections_refused_total`"
 LOCAL_SOCKET = "none: the client is told over its socket"
 
+ENGINE, LABEL = "csrc/engine/engine.h", "csrc/model/version_label.h"
+ROOM_TESTS, LABEL_TESTS = "tests/csrc/engine/waiting_rooms_test.cc", "tests/csrc/model/version_label_test.cc"
+ASLEEP = "`fastserve_asleep_requests_refused_total`"
+
 
 @dataclass(frozen=True)
 class Limit:
     what: str
-    name: str  # where it is defined: the constant or field
+    name: str  # where it is defined: the constant or field, `Struct::field` where others have the name
     file: str
     default: int  # bytes, a count, or seconds (`unit`)
     beyond: str  # code and words
@@ -271,6 +275,66 @@ LIMITS: dict[str, list[Limit]] = {
             metric="`fastserve_local_connections_broken_total`",
             unit="s",
         ),
+    ],
+    "Models that sleep: requests that wait until theirs is loaded": [
+        Limit(
+            "requests of a model",
+            "ParkingLimits::requests_per_model",
+            ENGINE,
+            256,
+            "UNAVAILABLE, 503 `model 'm' is asleep, and too many requests wait until it is loaded (requests of the model)`",
+            ROOM_TESTS,
+            metric=ASLEEP,
+        ),
+        Limit(
+            "requests of all models",
+            "ParkingLimits::requests",
+            ENGINE,
+            1024,
+            "the same",
+            ROOM_TESTS,
+            metric=ASLEEP,
+        ),
+        Limit(
+            "bytes of a model's requests",
+            "ParkingLimits::bytes_per_model",
+            ENGINE,
+            64 << 20,
+            "the same",
+            ROOM_TESTS,
+            metric=ASLEEP,
+            unit="bytes",
+        ),
+        Limit(
+            "bytes of all models' requests",
+            "ParkingLimits::bytes",
+            ENGINE,
+            256 << 20,
+            "the same",
+            ROOM_TESTS,
+            metric=ASLEEP,
+            unit="bytes",
+        ),
+    ],
+    "Labels of versions": [
+        Limit("labels of a model", "kMaxLabels", LABEL, 64, "RESOURCE_EXHAUSTED, 429", LABEL_TESTS),
+        Limit(
+            "versions of a label",
+            "kMaxLabelVersions",
+            LABEL,
+            16,
+            "INVALID_ARGUMENT, 400 `got 17 versions, want 16 or fewer`",
+            LABEL_TESTS,
+        ),
+        Limit(
+            "weight of a version",
+            "kMaxLabelWeight",
+            LABEL,
+            1_000_000,
+            "INVALID_ARGUMENT, 400 `want a whole number from 0 to 1000000`",
+            LABEL_TESTS,
+        ),
+        Limit("characters of a label", "kMaxLabelChars", LABEL, 64, "INVALID_ARGUMENT, 400", LABEL_TESTS),
     ],
     "gRPC": [
         Limit(
@@ -604,13 +668,20 @@ def value_of(limit: Limit, root: Path = ROOT) -> int | None:
             rf"\n(?:    {limit.name}: Annotated\[.*?\n    \]|{limit.name}) = ([^\n#]+)", text, re.S
         )
     else:
-        found = re.search(rf"\b{limit.name}\s*=\s*([^;]+);", text)
+        struct, _, name = limit.name.rpartition("::")
+        if struct:
+            text = text[text.index(f"struct {struct} {{") :]
+        found = re.search(rf"\b{name}\s*=\s*([^;]+);", text)
     return None if found is None else _number(found[1])
 
 
 def _number(expression: str) -> int:
     """Of C++ or Python: `std::int64_t{1} << 40`, `16 * 1024`, `10 * kSecond`, `10'000`, `30.0`."""
-    plain = re.sub(r"\bstd::\w+\{(\w+)\}", r"\1", expression).replace("'", "").replace("kSecond", "1")
+    plain = (
+        re.sub(r"\bstd::\w+\{(\w+)\}|\b(\d+)U\b", r"\1\2", expression)
+        .replace("'", "")
+        .replace("kSecond", "1")
+    )
     return int(_evaluated(ast.parse(plain.strip(), mode="eval").body))
 
 

@@ -98,7 +98,7 @@ Status Call::set_outputs(PyObject* wanted, Engine& engine) {
 
 // Before anything is written to the caller's arrays. The version may be replaced by another one until submit: see take_outputs.
 Status Call::check_against_signature(Engine& engine) const {
-  FS_ASSIGN_OR_RETURN(ServedVersion * version, engine.resolve(request.model_name, request.model_version));
+  FS_ASSIGN_OR_RETURN(ServedVersion * version, engine.ask(request.model_name, request.model_version));
   const bool has_rows = !request.inputs.empty() && !request.inputs.front().shape.empty();
   Status status = check_given(given, version->signature, has_rows ? request.inputs.front().shape[0] : -1);
   version->release();

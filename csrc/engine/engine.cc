@@ -74,14 +74,28 @@ std::vector<VersionStatus> Engine::status() const {
   return out;
 }
 
-Result<ServedVersion*> Engine::resolve(std::string_view model, std::string_view version) const {
+Result<ServedVersion*> Engine::Impl::find_served(std::string_view model, std::string_view version,
+                                                 bool asks) {
   for (;;) {
-    std::uint64_t generation = 0;
-    const auto table = impl_->snapshot(generation);
-    FS_ASSIGN_OR_RETURN(ModelVersion * found, table->find(model, version));
-    if (found->try_retain()) return static_cast<ServedVersion*>(found);
+    std::uint64_t seen = 0;
+    const auto published_now = snapshot(seen);
+    const Result<ModelVersion*> found = published_now->find(model, version);
+    if (!found.is_ok()) {
+      Status status = rooms.asleep_or(model, found.status(), asks);
+      if (generation.load(std::memory_order_acquire) == seen) return status;
+      continue;  // published meanwhile
+    }
+    if (found.value()->try_retain()) return static_cast<ServedVersion*>(found.value());
     // It drains, so it left the published table before: look into the new one.
   }
+}
+
+Result<ServedVersion*> Engine::resolve(std::string_view model, std::string_view version) const {
+  return impl_->find_served(model, version, false);
+}
+
+Result<ServedVersion*> Engine::ask(std::string_view model, std::string_view version) {
+  return impl_->find_served(model, version, true);
 }
 
 bool Engine::ready(std::string_view model, std::string_view version) const {

@@ -185,7 +185,10 @@ class Engine {
   // the label "default" stands for, else the highest ready one. Errors in Triton's words: NOT_FOUND
   // "Request for unknown model: 'x' is not found", "... 'x' version N is not found", "... has no available versions",
   // UNAVAILABLE "... is not at ready state"; FAILED_PRECONDITION for a label none of whose versions is ready.
+  // A model that sleeps: UNAVAILABLE.
   Result<ServedVersion*> resolve(std::string_view model, std::string_view version) const;
+  // For who needs the signature before there is a request that could be held: as resolve, and a model that sleeps is woken.
+  Result<ServedVersion*> ask(std::string_view model, std::string_view version);
   bool ready(std::string_view model, std::string_view version) const;
   Result<VersionStatistics> statistics(std::string_view model, std::int64_t version) const;
   ResponseCacheTotals response_cache() const;

@@ -75,6 +75,8 @@ struct Engine::Impl {
   void forget(const std::shared_ptr<ModelVersion>& version);  // after retire
   static std::unique_ptr<ResponseCache> make_cache(const EngineOptions& options);
   void attach_cache(ModelVersion& version);  // when its configuration asks for it, before it is published
+  // Engine::resolve and Engine::ask.
+  Result<ServedVersion*> find_served(std::string_view model, std::string_view version, bool asks);
   Record* find_record(std::string_view model, std::int64_t number);
   // The one that serves, else the one that drains.
   Result<std::shared_ptr<ModelVersion>> find_contents(std::string_view model, std::int64_t number);

@@ -109,6 +109,21 @@ WaitingRooms::Taken WaitingRooms::take(Request& request, Status& status) {
   return status.is_ok() ? Taken::kParked : Taken::kRefused;
 }
 
+Status WaitingRooms::asleep_or(std::string_view model, Status otherwise, bool asks) {
+  if (sleeping_.load(std::memory_order_acquire) == 0) return otherwise;
+  const std::lock_guard lock(mutex_);
+  const auto found = sleepers_.find(model);
+  if (found == sleepers_.end() || !found->second.asleep || closed_) return otherwise;
+  Sleeper& sleeper = found->second;
+  if (!asks) {
+    return unavailable("model '" + std::string(model) + "' is asleep: it is loaded when it is asked for");
+  }
+  if (!std::exchange(sleeper.asked, true)) tell();
+  refused_.fetch_add(1, kRelaxed);
+  if (!sleeper.sleep.refusal.empty()) return unavailable(sleeper.sleep.refusal);
+  return unavailable("model '" + std::string(model) + "' is asleep and is loaded now");
+}
+
 Status WaitingRooms::check_room(const WaitingRoom& room, std::uint64_t bytes) {
   const auto full = [&](const char* what) {
     return unavailable("model '" + room.name +

@@ -61,6 +61,9 @@ class WaitingRooms {
   // kRefused: `status` says why.
   Taken take(Request& request, Status& status);
 
+  // What to say of a model none of whose versions can be had: `otherwise`, or UNAVAILABLE when it sleeps. `asks`: wakes it, too.
+  Status asleep_or(std::string_view model, Status otherwise, bool asks);
+
   std::vector<std::string> take_asked();
   int asked_fd() const { return asked_fd_.get(); }
   ParkingTotals totals() const;

@@ -182,7 +182,7 @@ void LocalSession::send_gone_regions() {
 
 // A number is for ever: a reloaded model with another signature gets a new one, requests may point into the old one.
 Status LocalSession::open_model(const ClientMessage& message) {
-  FS_ASSIGN_OR_RETURN(ServedVersion * version, loop_.engine.resolve(message.name, message.version));
+  FS_ASSIGN_OR_RETURN(ServedVersion * version, loop_.engine.ask(message.name, message.version));
   Signature signature = version->signature;
   const std::int64_t number = version->number;
   version->release();

@@ -50,7 +50,7 @@ Status decode(IoLoop& loop, Call& call) {
   FS_RETURN_IF_ERROR(decode_rest_infer(request.message.span(), length, request, form));
   if (form == RestForm::kJson) return Status::ok();
   FS_ASSIGN_OR_RETURN(ServedVersion* const version,
-                      loop.engine().resolve(request.model_name, request.model_version));
+                      loop.engine().ask(request.model_name, request.model_version));
   Status status =
       complete_raw_request(version->signature, request.model_name, request.message.span(), request);
   version->release();

@@ -82,6 +82,7 @@ class Reconciler:
         self._wishes: dict[str, Wish] = {}
         self._manners: dict[str, Manner] = {}
         self._asleep: dict[str, str] = {}  # model -> why
+        self.on_sleeper_unwanted: Callable[[], None] | None = None
         self._failures = FoundFailures(self.counts)  # what did not get as far as a spec
         self._records: dict[str, dict[int, VersionRecord]] = {}
         self._adopted = False  # what was in the engine before us
@@ -141,6 +142,9 @@ class Reconciler:
         if model in self._wishes:
             self._wishes[model] = self._wish(model, self._wishes[model].versions)
             self._touch(model)
+
+    def sleeps(self, model: str) -> bool:
+        return model in self._asleep
 
     def keep_serving(self, model: str, version: int, reason: str) -> None:
         """Says of a version that serves why a newer form of it could not even be tried; until the next set_model."""
@@ -227,8 +231,9 @@ class Reconciler:
         if versions:
             self._wishes[model] = self._wish(model, dict(versions))
         elif self._wishes.pop(model, None) is not None:
-            self._asleep.pop(model, None)
             self._manners.pop(model, None)
+            if self._asleep.pop(model, None) is not None and self.on_sleeper_unwanted is not None:
+                self.on_sleeper_unwanted()
         for version, record in self._records.get(model, {}).items():
             if not record.kept:
                 self._failures.forget(model, version)

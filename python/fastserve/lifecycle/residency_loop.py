@@ -5,7 +5,7 @@
     residency.start()                 # a task; woken by the engine when a sleeping model is asked
 
 A request to a sleeping model is held by the engine until the model is loaded (`holds`), or refused with UNAVAILABLE at once; the
-load begins either way. Sizes: what the process grew by when the version was loaded alone; until then what its files have.
+load begins either way. Sizes: the most that the process grew by when the version was loaded alone, at least what its files have.
 Runs on the event loop's thread.
 """
 
@@ -68,9 +68,11 @@ class Residency:
         self._leaving: set[str] = set()
         self._awake_s: dict[str, float] = {}
         self._sizes: dict[str, int] = {}  # measured
+        self._most: dict[tuple[str, str], int] = {}  # (model, path of a version)
         self._load_s: dict[str, float] = {}
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.wakes = 0  # loads because somebody asked
 
     @property
     def is_on(self) -> bool:
@@ -92,6 +94,7 @@ class Residency:
 
     def start(self) -> None:
         if self.is_on:
+            self._reconciler.on_sleeper_unwanted = self._look.set
             self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -119,6 +122,10 @@ class Residency:
             self._look.clear()
 
     def _step(self) -> bool:
+        for model in [m for m in self._asleep if not self._reconciler.sleeps(m) and m not in self._moving]:
+            self._asleep.discard(model)  # unloaded by request, or gone from its repository
+            self._asked = [asked for asked in self._asked if asked != model]
+            self._move(model, asyncio.to_thread(self._core.set_awake, model, "it is not served any more"))
         for model in self._core.take_asked():
             if model in self._asleep and model not in self._asked:
                 self._asked.append(model)
@@ -137,6 +144,7 @@ class Residency:
         for model in decided.wake:
             self._asked.remove(model)
             self._asleep.discard(model)
+            self.wakes += 1
             self._move(model, self._wake(model))
         for model, reason in decided.refused.items():
             self._asked.remove(model)
@@ -185,6 +193,17 @@ class Residency:
         await asyncio.to_thread(self._core.set_awake, model, reason)
         self._mark_asleep(model)
 
+    def _size(self, status: _core.VersionStatus, path: str) -> int:
+        """The most that was seen of it: loaded again, it takes memory that the process has kept, and hardly grows."""
+        if status.state not in ("READY", "DRAINING"):
+            return max(self._most.get((status.model, path), 0), file_bytes(path))
+        if (
+            status.memory_bytes > self._most.get((status.model, path), 0)
+            or (status.model, path) not in self._most
+        ):
+            self._most[status.model, path] = max(status.memory_bytes, file_bytes(path))
+        return self._most[status.model, path]
+
     def _residents(self, now: float) -> list[Resident]:
         pinned = set(self._pinned())
         sizes: dict[str, int] = {}
@@ -195,7 +214,7 @@ class Residency:
             if status.state not in ("LOADING", "WARMING", "READY", "DRAINING"):
                 continue
             spec = self._reconciler.spec(model, status.version)
-            size = status.memory_bytes or (file_bytes(spec.path) if spec is not None else 0)
+            size = self._size(status, spec.path if spec is not None else "")
             sizes[model] = sizes.get(model, 0) + size
             used.setdefault(model, self._awake_s.setdefault(model, now))
             if status.state in ("LOADING", "WARMING"):

@@ -38,6 +38,7 @@ from fastserve.lifecycle.saved_state import SavedState, restore_labels
 from fastserve.lifecycle.version_labels import VersionLabels
 from fastserve.metrics import LifecycleCollector, LocalCollector, TlsCollector
 from fastserve.metrics.control import ControlCollector
+from fastserve.metrics.memory import MemoryCollector
 from fastserve.metrics.poll import PollCollector
 from fastserve.metrics.remote import RemoteCollector
 from fastserve.server.drivers import driver_for
@@ -156,6 +157,7 @@ class Server:
             self._metrics.register(RemoteCollector(self._mirror.figures))
         if poller is not None:
             self._metrics.register(PollCollector(poller.figures))
+        self._metrics.register(MemoryCollector(engine.core, self.residency))
         self._metrics.register(LifecycleCollector(self.reconciler.counts, lambda: self.reconciler.hung))
 
         self._local: LocalTransport | None = None

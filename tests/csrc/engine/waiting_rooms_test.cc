@@ -98,6 +98,19 @@ TEST(WaitingRoomsTest, RefusesByPolicyAndTells) {
   EXPECT_EQ(asked.engine.parking().refused, 1U);
 }
 
+TEST(WaitingRoomsTest, WhoNeedsTheSignatureFirstIsRefusedAndWakesIt) {
+  Asked asked;
+  asked.engine.set_asleep("echo", {true, "soon"});
+  EXPECT_EQ(asked.engine.resolve("echo", "").status().message(),
+            "model 'echo' is asleep: it is loaded when it is asked for");
+  EXPECT_FALSE(asked.readable());
+  const Status status = asked.engine.ask("echo", "").status();
+  EXPECT_EQ(status.code(), Code::kUnavailable);
+  EXPECT_EQ(status.message(), "soon");
+  EXPECT_TRUE(asked.readable());
+  EXPECT_EQ(asked.engine.resolve("other", "").status().code(), Code::kNotFound);
+}
+
 TEST(WaitingRoomsTest, OtherModelsAreUnknownAsBefore) {
   Asked asked;
   asked.engine.set_asleep("other", {});
