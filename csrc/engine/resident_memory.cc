@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/clock.h"
+#include "engine/memory_policies.h"
 
 namespace fastserve {
 namespace {
@@ -30,6 +31,7 @@ void give_memory_back() {
   const Nanos now = monotonic_now();
   if (now < next.load(std::memory_order_relaxed)) return;
   ::malloc_trim(0);
+  forget_memory_policies();
   next.store(monotonic_now() + kTrimPauseNs, std::memory_order_relaxed);
 }
 

@@ -8,8 +8,9 @@ namespace fastserve {
 
 std::int64_t resident_bytes();  // 0: cannot be read
 
-// Has the allocator return free pages of all its arenas to the system (malloc_trim). At most every kTrimPause: many small
-// models that go one after the other cost one trim; what the last of them left is at most what is freed within the pause.
+// Has the allocator return free pages of all its arenas to the system (malloc_trim), and the kernel join its mappings again
+// (memory_policies.h). At most every kTrimPause: many small models that go one after the other cost one trim; what the last of
+// them left is at most what is freed within the pause.
 void give_memory_back();
 
 }  // namespace fastserve
