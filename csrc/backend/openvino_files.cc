@@ -47,7 +47,10 @@ std::string list(const std::vector<std::string>& names) {
 
 std::optional<ModelFile> recognise(const fs::path& path) {
   std::error_code ignored;
-  const bool directory = fs::is_directory(path, ignored);
+  const fs::file_status status = fs::status(path, ignored);
+  const bool directory = fs::is_directory(status);
+  // A pipe would keep the loader waiting for ever.
+  if (!directory && !fs::is_regular_file(status)) return std::nullopt;
   for (const Format& format : kFormats) {
     if (path.extension() == format.ending && directory == format.directory)
       return ModelFile{path.string(), format.name};
@@ -77,7 +80,9 @@ Result<ModelFile> search(const fs::path& directory) {
   std::vector<ModelFile> usual, others;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
     const fs::path& path = entry.path();
-    names.push_back(path.filename().string());
+    std::error_code ignored;
+    const bool odd = !entry.is_directory(ignored) && !entry.is_regular_file(ignored);
+    names.push_back(path.filename().string() + (odd ? " (which is not a regular file)" : ""));
     if (path.filename() == kSavedModelFile) {
       usual.push_back({directory.string(), kSavedModel});  // the version directory is the SavedModel itself
     } else if (const auto file = recognise(path)) {

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastserve.lifecycle.regular_file import NotRegular, open_regular
 from fastserve.lifecycle.version_files import FileState, content_of, list_files, list_model
 
 EAGER_BYTES = 4 << 20  # a version of no more is read when it is seen first
@@ -100,11 +101,11 @@ class Fingerprints:
         for file in files:
             total.update(f"{file.name}\0{file.size}\0".encode("utf-8", "surrogateescape"))
             try:
-                with open(base / file.name, "rb") as opened:
+                with open_regular(base / file.name) as opened:
                     while chunk := opened.read(_CHUNK):
                         total.update(chunk)
                         self.read_bytes += len(chunk)
-            except FileNotFoundError:  # a link to nothing
+            except (FileNotFoundError, NotRegular):  # a link to nothing, a pipe
                 continue
         return total.hexdigest() if content_of(list_model(path)) == list(files) else ""
 

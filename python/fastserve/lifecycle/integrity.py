@@ -26,6 +26,7 @@ from fastserve.lifecycle.manifest import (
     parse_manifest,
     parse_sums,
 )
+from fastserve.lifecycle.regular_file import open_regular
 from fastserve.lifecycle.version_spec import VersionSpec
 
 MAX_KEPT_DIGESTS = 100_000
@@ -75,7 +76,8 @@ def read_entries(path: Path) -> dict[str, Entry]:
         size = path.stat().st_size
         if size > MAX_MANIFEST_BYTES:
             raise InvalidArgument(f"{path.name} has {size} bytes, at most {MAX_MANIFEST_BYTES} are read")
-        text = path.read_bytes().decode("utf-8")
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{path.name} cannot be read: {error}") from None
     try:
@@ -142,7 +144,7 @@ def files_below(folder: Path) -> list[str]:
 
 def sha256_of(path: Path, step: Callable[[int], None] | None = None) -> str:
     """Hex. `step` hears how many bytes have been read; not called when the digest is known already. OSError: cannot be read."""
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         key = _key(os.fstat(file.fileno()))
         if (known := _digests.get(key)) is not None:
             return known

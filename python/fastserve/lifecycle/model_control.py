@@ -24,12 +24,13 @@ from typing import Any, Protocol
 from fastserve.errors import FastserveError, Internal, InvalidArgument, NotFound, Unavailable
 from fastserve.lifecycle.light_start import LightStart, whole
 from fastserve.lifecycle.load_override import MAX_FILES, Override, check_override
-from fastserve.lifecycle.model_folder import FoundModel
+from fastserve.lifecycle.model_folder import FoundModel, Held
 from fastserve.lifecycle.place import Place, in_repository
 from fastserve.lifecycle.policy import Manner
 from fastserve.lifecycle.reconciler import ModelState, Reconciler
 from fastserve.lifecycle.repository import Repositories
 from fastserve.lifecycle.request_files import RequestFiles
+from fastserve.lifecycle.settled_scan import SettledScan
 from fastserve.lifecycle.turns import CLOSED, Turns
 from fastserve.lifecycle.version_spec import VersionSpec
 
@@ -75,10 +76,12 @@ class ModelControl:
         files: RequestFiles | None = None,
         max_files: int = MAX_FILES,
         light: LightStart | None = None,
+        settled: SettledScan | None = None,
     ) -> None:
-        """`files`: where the files of requests are kept; `max_files`: of one load."""
+        """`files`: where the files of requests are kept; `max_files`: of one load. `settled`: how a reload looks."""
         self._reconciler = reconciler
         self._repositories = repositories
+        self._settled = settled or SettledScan(repositories)
         self._explicit = explicit
         self._labels = labels
         self._saved = saved
@@ -113,15 +116,20 @@ class ModelControl:
                 self._turns.change(name, lambda name=name: self._drop(name))  # type: ignore[misc]
 
     async def reload(self) -> bool:
-        """Scans the repositories again and applies what is there now, as `apply` does: SIGHUP, `fastserve reload`. In mode
-        explicit only models that are loaded are looked at, and none is unloaded. Whether anything is different. Raises what
-        Repositories.scan raises; then nothing has changed."""
+        """Scans the repositories again and applies what is there now and not being written (settled_scan.py), as `apply` does:
+        SIGHUP, `fastserve reload`. In mode explicit only models that are loaded are looked at, and none is unloaded. Whether
+        anything is different. Raises what Repositories.scan raises; then nothing has changed."""
         states = self._reconciler.model_states()
         known = {s.model for s in states if s.state != "UNLOADED"}
         names = known if self._explicit else None
-        scan = await asyncio.to_thread(self._repositories.scan, names)
-        found = {model.name for model in scan.models}
-        models = [await self._overridden(model) for model in scan.models if not self._has_files(model.name)]
+        served = {model: dict(self._reconciler.wanted(model)) for model in known}
+        scan = await asyncio.to_thread(self._settled.scan, served, names)
+        found = {model.name for model in scan.models} | scan.kept
+        models = [
+            await self._overridden(model, held=scan.held.get(model.name))
+            for model in scan.models
+            if not self._has_files(model.name)
+        ]
         gone = set() if self._explicit else known - found
         wanted = {model.name: dict(self._reconciler.wanted(model.name)) for model in models}
         await self.apply(models, gone, again=True)
@@ -335,15 +343,17 @@ class ModelControl:
             )
         return found
 
-    async def _overridden(self, found: FoundModel, override: Override | None = None) -> FoundModel:
+    async def _overridden(
+        self, found: FoundModel, override: Override | None = None, held: Held | None = None
+    ) -> FoundModel:
         """With the configuration of a request; without `override` with that of the last load, if it brought one."""
         override = override or self._overrides.get(found.name)
         if override is None or found.place is None:
             return found
-        return await self._read(found.place, override.config)
+        return await self._read(found.place, override.config, held)
 
-    async def _read(self, place: Place, config: str) -> FoundModel:
-        return await asyncio.to_thread(self._repositories.read, place, config)
+    async def _read(self, place: Place, config: str, held: Held | None = None) -> FoundModel:
+        return await asyncio.to_thread(self._repositories.read, place, config, held)
 
     def _has_files(self, model: str) -> bool:
         override = self._overrides.get(model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from fastserve.errors import FastserveError
@@ -60,7 +60,8 @@ class PollLook:
         self._parts: dict[str, Part] = {}  # by path of a version folder, at the last look
         self._next: dict[str, Part] = {}  # at this one
 
-    def look(self) -> tuple[Look, Found]:
+    def look(self, names: Collection[str] | None = None) -> tuple[Look, Found]:
+        """`names`: at these models alone."""
         places: dict[str, list[Place]] = {}
         problems: dict[str, list[Problem]] = {}
         lost: dict[str, Exception] = {}
@@ -72,7 +73,7 @@ class PollLook:
             settles[source.text] = source.settles
             known = self._known.setdefault(source.text, _Repository())
             try:
-                found = self._places(source, known)
+                found = self._places(source, known, names)
             except (FastserveError, OSError) as error:
                 lost[source.text] = error
                 unknown |= known.places.keys()
@@ -80,7 +81,8 @@ class PollLook:
             for place in found:
                 places.setdefault(place.name, []).append(place)
             for problem in source.problems():
-                problems.setdefault(problem.model, []).append(problem)
+                if names is None or problem.model in names:
+                    problems.setdefault(problem.model, []).append(problem)
         models: dict[str, dict[PartKey, Part]] = {}
         for count, (name, mine) in enumerate(places.items(), 1):
             if count % MODELS_A_SLICE == 0:
@@ -95,8 +97,8 @@ class PollLook:
         self._parts, self._next = self._next, {}
         return Look(models, frozenset(unknown)), Found(places, problems, tuple(settles), lost)
 
-    def _places(self, source: Source, known: _Repository) -> list[Place]:
-        found = source.places(known=known.places)
+    def _places(self, source: Source, known: _Repository, names: Collection[str] | None) -> list[Place]:
+        found = source.places(names, known=known.places)
         folder = source.folder()
         if folder is not None:
             status = os.stat(folder)

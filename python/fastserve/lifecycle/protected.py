@@ -16,6 +16,7 @@ from pathlib import Path
 from fastserve import _core
 from fastserve.errors import FailedPrecondition, FastserveError, InvalidArgument
 from fastserve.lifecycle import aes_gcm
+from fastserve.lifecycle.regular_file import open_regular
 from fastserve.lifecycle.version_spec import VersionSpec
 
 SUFFIX = ".enc"
@@ -84,7 +85,12 @@ def _decrypted(path: Path, hook: str, report: Report | None) -> bytes | bytearra
             f"'{path.name}' has {path.stat().st_size} bytes, at most {MAX_FILE_BYTES} are decrypted"
         )
     try:
-        plain = hook_of(hook)(path.read_bytes())
+        with open_regular(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise InvalidArgument(f"'{path.name}' cannot be read: {error.strerror or error}") from None
+    try:
+        plain = hook_of(hook)(content)
     except FastserveError as error:
         raise InvalidArgument(f"'{path.name}' cannot be decrypted: {error}") from None
     except Exception as error:  # the hook is the operator's code; its message must not show what it worked on

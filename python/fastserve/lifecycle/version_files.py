@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from fastserve.errors import InvalidArgument
 from fastserve.lifecycle.manifest import MANIFEST_FILE, MANIFEST_FILES, MAX_MANIFEST_BYTES, parse_manifest
+from fastserve.lifecycle.regular_file import NotRegular, open_regular
 
 MAX_FILES = 100_000  # of one folder; what is beyond them goes unnoticed
 READY_FILE = ".ready"
@@ -56,7 +57,7 @@ def list_model(path: Path) -> list[FileState]:
 def file_state(path: str | os.PathLike[str], name: str) -> FileState:
     try:
         status = os.stat(path)
-    except FileNotFoundError:  # a link to nothing
+    except OSError:  # a link to nothing, or to itself
         status = os.lstat(path)
     return FileState(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
@@ -85,8 +86,10 @@ def _as_manifest_says(path: str, sizes: dict[str, int]) -> tuple[Finished, str]:
             f"{MANIFEST_FILE} has {sizes[MANIFEST_FILE]} bytes, at most {MAX_MANIFEST_BYTES} are read",
         )
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             wanted = parse_manifest(file.read())
+    except NotRegular:
+        return "no", f"{MANIFEST_FILE} is not a regular file"
     except InvalidArgument as error:
         return "no", f"{MANIFEST_FILE}: {error}"  # maybe half of one
     for name, entry in wanted.items():
@@ -108,7 +111,7 @@ def _walk(folder: str, prefix: str, found: list[FileState], most: int) -> None:
                 continue
             try:
                 status = entry.stat()
-            except FileNotFoundError:  # a link to nothing, or gone just now
+            except OSError:  # a link to nothing or to itself, or gone just now
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 from fastserve.errors import Aborted, Internal, InvalidArgument, NotFound, Unavailable
 from fastserve.lifecycle import ModelControl, Reconciler, Repositories
 from fastserve.lifecycle.load_override import Override
+from fastserve.lifecycle.settled_scan import SETTLE_S, SettledScan
 
 
 class FakeEngine:
@@ -58,7 +60,16 @@ class Harness:
         self.root = root
         self.engine = FakeEngine()
         self.reconciler = Reconciler(self.engine)
-        self.control = ModelControl(self.reconciler, Repositories((root,)), explicit=True, max_operations=3)
+        self.slept: Callable[[float], None] = lambda _: None
+        self.control = self.controlling(explicit=True)
+
+    def controlling(self, *, explicit: bool) -> ModelControl:
+        """`slept` is what happens between the two looks of a reload."""
+        repositories = Repositories((self.root,))
+        settled = SettledScan(repositories, sleep=lambda seconds: self.slept(seconds))
+        return ModelControl(
+            self.reconciler, repositories, explicit=explicit, max_operations=3, settled=settled
+        )
 
     def put(self, model: str, *versions: int, config: str = "") -> None:
         for version in versions:
@@ -356,7 +367,7 @@ async def test_what_is_applied_waits_for_the_operation_that_runs(harness: Harnes
 
 
 async def test_a_reload_says_whether_anything_is_different(harness: Harness) -> None:
-    control = ModelControl(harness.reconciler, Repositories((harness.root,)), explicit=False)
+    control = harness.controlling(explicit=False)
     harness.put("m", 1)
     assert await control.reload()
     assert not await control.reload()
@@ -366,6 +377,53 @@ async def test_a_reload_says_whether_anything_is_different(harness: Harness) -> 
     assert await control.reload()
     await asyncio.wait_for(harness.reconciler.settle(), 5)
     assert harness.engine.states == {}
+
+
+async def test_a_reload_leaves_out_what_is_being_written(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    control = harness.controlling(explicit=False)
+    harness.put("m", 1)
+    harness.put("other", 1)
+    assert await control.reload()
+    waited = []
+
+    def goes_on(seconds: float) -> None:
+        waited.append(seconds)
+        (harness.root / "m/2/model.onnx").write_text("three quarters")
+        (harness.root / "m/1/added").write_text("half")
+        (harness.root / "other/config.pbtxt").write_text("half of a")
+
+    harness.slept = goes_on
+    before = dict(harness.reconciler.wanted("m"))
+    harness.put("m", 2)
+    (harness.root / "m/2/model.onnx").write_text("half")
+    assert not await control.reload()
+    assert waited == [SETTLE_S]
+    assert harness.reconciler.wanted("m") == before
+    assert harness.reconciler.wanted("other") != {}  # it is there, so it is not gone
+    assert "m/2 is left as it is, because it is being written (has changed just now)" in caplog.text
+    assert "other is left as it is" in caplog.text
+
+    harness.slept = waited.append
+    (harness.root / "other/config.pbtxt").write_text('backend: "identity"')
+    assert await control.reload()
+    assert set(harness.reconciler.wanted("m")) == {1, 2}
+    await asyncio.wait_for(harness.reconciler.settle(), 5)
+
+
+@pytest.mark.parametrize("marker", ["fastserve-manifest.json", ".ready"])
+async def test_a_reload_takes_what_says_that_it_is_finished(harness: Harness, marker: str) -> None:
+    harness.put("m", 1)
+    old_s = time.time() - 2 * SETTLE_S
+    os.utime(harness.root / "m/config.pbtxt", (old_s, old_s))
+    (harness.root / "m/1/weights").write_text("12345")
+    files = {"fastserve-manifest.json": '{"files": {"weights": {"size": 6}}}', ".ready": ""}
+    (harness.root / "m/1" / marker).write_text(files[marker])
+    control = harness.controlling(explicit=False)
+    await control.reload()
+    assert set(harness.reconciler.wanted("m")) == ({1} if marker == ".ready" else set())
+    await asyncio.wait_for(harness.reconciler.settle(), 5)
 
 
 async def test_a_reload_keeps_the_configuration_of_the_last_load(harness: Harness) -> None:
