@@ -52,6 +52,7 @@ def write_version(model: Path, number: int, hidden: int = HIDDEN) -> None:
     """Atomically: the folder is there with all that is in it, or not at all."""
     part = Path(tempfile.mkdtemp(dir=model.parent.parent, prefix=".part-"))
     (part / "model.onnx").write_bytes(version_model(number, hidden))
+    (part / ".ready").touch()  # else a poll waits until it has been the same for a second
     part.chmod(0o755)
     os.rename(part, model / str(number))
 

@@ -47,6 +47,8 @@ SCENARIOS: dict[str, Callable[[Bench], Result]] = {
     "mlp": mlp.run,
     "resnet50": resnet50.run,
     "swaps": swaps.run,
+    "swaps_api": swaps.by_api,  # its halves, for a machine that is not to be had for so long
+    "swaps_poll": swaps.by_poll,
     "reloads": reloads.run,
     "sweep": sweep.run,
     "embed": embed.run,

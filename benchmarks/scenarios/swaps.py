@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,9 +28,22 @@ NAMES = {"api": "load by API", "poll": "poll"}
 
 
 def run(bench: Bench) -> Result:
+    return of_ways(bench, "swaps", tuple(WAYS))
+
+
+def by_api(bench: Bench) -> Result:
+    return of_ways(bench, "swaps_api", ("api",))
+
+
+def by_poll(bench: Bench) -> Result:
+    return of_ways(bench, "swaps_poll", ("poll",))
+
+
+def of_ways(bench: Bench, name: str, ways: Sequence[str]) -> Result:
     with contextlib.ExitStack() as stack:
         blocks = []
-        for way, arguments in WAYS.items():
+        for way in ways:
+            arguments = WAYS[way]
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastserve-swaps-")))
             model = write_repository(folder)
             # All CPUs: what loads and who answers share them, as they would.
@@ -41,13 +55,13 @@ def run(bench: Bench) -> Result:
                 blocks.append(Block(LOAD, NAMES[way], partial(measure, bench, server, swapper)))
         samples = interleave(blocks, bench.rounds)
     return Result(
-        "swaps",
+        name,
         f"OpenVINO, FP32 [1,{WIDTH}], each version answers with its number; open loop, Poisson arrivals, 8 connections gRPC, 8 "
         f"REST, at {SHARE:.0%} of the closed loop's peak, measured before each block. A new version each {EVERY_S} s, as long "
         "as without. Every reply is looked at: its version by name and content, and that it is no older than the newest that "
         "had answered when it was asked.",
         samples,
-        [verdict for way in NAMES.values() for verdict in verdicts(samples, way)],
+        [verdict for way in map(NAMES.__getitem__, ways) for verdict in verdicts(samples, way)],
         [
             ("swaps", "swaps"),
             ("per_s", "requests/s"),
