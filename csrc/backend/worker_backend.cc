@@ -13,16 +13,21 @@ namespace {
 
 class WorkerInstance final : public BackendInstance {
  public:
-  explicit WorkerInstance(WorkerSupervisor& worker) : worker_(worker) {}
+  WorkerInstance(WorkerSupervisor& worker, bool batches) : worker_(worker), batches_(batches) {}
 
   // One that the process works on, and the next one, so that it need not sleep in between.
   int depth() const override { return 2; }
+  // Without batches every request is a message of its own, and several on their way share the wakes. (With batches they would only
+  // make those smaller.)
+  int depth_of_short_batches() const override { return batches_ ? depth() : kUnbatchedDepth; }
   void start(Batch& batch) override { worker_.submit(batch); }
   bool binds_inputs() const override { return false; }
   bool starts_promptly() const override { return true; }
 
  private:
+  static constexpr int kUnbatchedDepth = 8;
   WorkerSupervisor& worker_;
+  const bool batches_;
 };
 
 class WorkerModel final : public LoadedModel {
@@ -43,8 +48,8 @@ class WorkerModel final : public LoadedModel {
   int instance_count() const override { return static_cast<int>(workers_.size()); }
   std::span<const std::int64_t> buckets() const override { return plan_->spec.allowed_rows; }
   Result<std::unique_ptr<BackendInstance>> make_instance(int index) override {
-    return std::unique_ptr<BackendInstance>(
-        std::make_unique<WorkerInstance>(*workers_[static_cast<std::size_t>(index)]));
+    return std::unique_ptr<BackendInstance>(std::make_unique<WorkerInstance>(
+        *workers_[static_cast<std::size_t>(index)], description_.signature.max_batch_rows > 0));
   }
   std::shared_ptr<HostAllocator> allocator(int /*instance*/) override { return plan_->memory; }
   std::map<std::string, std::string> properties() const override { return description_.properties; }

@@ -54,7 +54,7 @@ inline constexpr std::uint32_t kReplyCellBytes = 32;
 static_assert(sizeof(WorkCell) == kWorkCellBytes && sizeof(ReplyCell) == kReplyCellBytes);
 
 // More than the batches that may be in flight and their rooms.
-inline constexpr std::uint32_t kCells = 32;
+inline constexpr std::uint32_t kCells = 128;
 inline constexpr RingLayout kWorkRing{kCells, kWorkCellBytes};
 inline constexpr RingLayout kReplyRing{kCells, kReplyCellBytes};
 inline constexpr std::size_t kWorkRingAt = 0;

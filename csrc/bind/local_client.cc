@@ -184,6 +184,43 @@ auto of_slot(void (LocalSlot::*set)(Value)) {
   return [set](PySlot& self, Value value) { (self.slot->*set)(value); };
 }
 
+// bool before int: it is one.
+GivenParameter parameter_of(py::handle name, py::handle value) {
+  GivenParameter made{py::cast<std::string>(name), false};
+  const auto wrong = [&](const std::string& got, const char* want) {
+    raise({Code::kInvalidArgument, "parameters[\"" + made.name + "\"]: got " + got + ", want " + want});
+  };
+  if (PyBool_Check(value.ptr())) {
+    made.value = value.ptr() == Py_True;
+  } else if (PyLong_Check(value.ptr())) {
+    int overflow = 0;
+    const long long number = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
+    made.value = std::int64_t{number};
+    if (overflow != 0) {
+      const unsigned long long large = overflow > 0 ? PyLong_AsUnsignedLongLong(value.ptr()) : 0;
+      if (overflow < 0 || PyErr_Occurred() != nullptr) {
+        PyErr_Clear();
+        wrong(py::str(value).cast<std::string>(), "an integer from -2^63 to 2^64 - 1");
+      }
+      made.value = std::uint64_t{large};
+    }
+  } else if (PyFloat_Check(value.ptr())) {
+    made.value = PyFloat_AS_DOUBLE(value.ptr());
+  } else if (PyUnicode_Check(value.ptr())) {
+    made.value = py::cast<std::string>(value);
+  } else {
+    wrong(Py_TYPE(value.ptr())->tp_name, "bool, int, float or str");
+  }
+  return made;
+}
+
+void set_parameters(PySlot& self, const py::dict& parameters) {
+  std::vector<GivenParameter> made;
+  made.reserve(parameters.size());
+  for (const auto& [name, value] : parameters) made.push_back(parameter_of(name, value));
+  raise_if_error(self.slot->set_parameters(std::move(made)));
+}
+
 void register_slot(py::module_& module) {
   py::class_<PySlot>(module, "LocalSlot")
       .def(
@@ -204,6 +241,7 @@ void register_slot(py::module_& module) {
       .def("raise_if_failed", [](PySlot& self) { raise_if_error(self.slot->status()); })
       .def_property_readonly("in_flight", [](const PySlot& self) { return self.slot->in_flight(); })
       .def("set_id", [](PySlot& self, const std::string& id) { self.slot->set_id(id); })
+      .def("set_parameters", &set_parameters, py::arg("parameters"))
       .def("set_priority", of_slot(&LocalSlot::set_priority))
       .def("set_timeout_us", of_slot(&LocalSlot::set_timeout_us))
       .def("set_queue_timeout_us", of_slot(&LocalSlot::set_queue_timeout_us));

@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <new>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/local_connection.h"
 
+using fastserve::GivenParameter;
 using fastserve::InputPlan;
 using fastserve::LocalConnection;
 using fastserve::LocalModel;
@@ -186,6 +189,34 @@ void fsl_slot_set_priority(fsl_slot* slot, uint32_t priority) { of(slot)->set_pr
 void fsl_slot_set_timeout(fsl_slot* slot, uint64_t microseconds) { of(slot)->set_timeout_us(microseconds); }
 void fsl_slot_set_queue_timeout(fsl_slot* slot, uint64_t microseconds) {
   of(slot)->set_queue_timeout_us(microseconds);
+}
+fsl_code fsl_slot_set_parameters(fsl_connection* connection, fsl_slot* slot, const fsl_parameter* parameters,
+                                 size_t count) {
+  return guarded(connection->error, [&] {
+    std::vector<GivenParameter> made;
+    for (const fsl_parameter& each : std::span(parameters, count)) {
+      GivenParameter& one = made.emplace_back();
+      one.name = each.name;
+      switch (each.kind) {
+        case FSL_BOOL_VALUE:
+          one.value = each.value.flag != 0;
+          break;
+        case FSL_INT_VALUE:
+          one.value = each.value.integer;
+          break;
+        case FSL_UINT_VALUE:
+          one.value = each.value.natural;
+          break;
+        case FSL_DOUBLE_VALUE:
+          one.value = each.value.number;
+          break;
+        case FSL_TEXT_VALUE:
+          one.value = std::string(each.value.text);
+          break;
+      }
+    }
+    return report(connection, of(slot)->set_parameters(std::move(made)));
+  });
 }
 void fsl_slot_set_user(fsl_slot* slot, void* user) { of(slot)->user = user; }
 void* fsl_slot_user(const fsl_slot* slot) { return of(slot)->user; }

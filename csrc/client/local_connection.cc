@@ -9,6 +9,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <type_traits>
 
 #include "base/checked.h"
 #include "local/shared_futex.h"
@@ -52,6 +53,35 @@ Status LocalSlot::reshape(std::size_t input, const Shape& shape, std::uint64_t b
   }
   request_.inputs[input].shape = shape;
   request_.inputs[input].bytes = bytes;
+  return Status::ok();
+}
+
+Status LocalSlot::set_parameters(std::vector<GivenParameter> parameters) {
+  if (parameters.empty() && parameters_.empty()) return Status::ok();
+  if (in_flight_) return {Code::kFailedPrecondition, "the slot is in flight"};
+  if (parameters.size() > kMostLocalParameters) {
+    return invalid_argument("parameters: got " + std::to_string(parameters.size()) + ", want " +
+                            std::to_string(kMostLocalParameters) + " or fewer");
+  }
+  for (const GivenParameter& each : parameters) {
+    if (each.name.empty() || each.name.size() > kMostCellBytes)
+      return invalid_argument("parameters: got a name of " + std::to_string(each.name.size()) + " bytes");
+  }
+  parameters_ = std::move(parameters);
+  request_.parameters.clear();
+  for (const GivenParameter& each : parameters_) {
+    LocalParameter& made = request_.parameters.emplace_back();
+    made.name = each.name;
+    std::visit(
+        [&made](const auto& value) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::string>) {
+            made.value = std::string_view(value);
+          } else {
+            made.value = value;
+          }
+        },
+        each.value);
+  }
   return Status::ok();
 }
 
@@ -243,6 +273,7 @@ Result<LocalSlot*> LocalConnection::make_slot(const LocalModel& model, std::span
   LocalSlot& slot = *unused_.back();
   const auto tag = slot.request_.tag;
   slot.request_ = {};
+  slot.parameters_.clear();
   slot.request_.tag = tag;
   if (tag == 0) slot.request_.tag = slots_.size();  // place + 1, for ever
   slot.request_.model = model.number;

@@ -16,6 +16,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/clock.h"
@@ -42,6 +44,12 @@ struct LocalModel {
   std::string name;
   std::int64_t version = 0;
   Signature signature;
+};
+
+// A request parameter, which the model gets.
+struct GivenParameter {
+  std::string name;
+  std::variant<bool, std::int64_t, std::uint64_t, double, std::string> value;
 };
 
 // What a slot is to have room for. An output without a plan is not asked for.
@@ -77,6 +85,9 @@ class LocalSlot {
   void set_timeout_us(std::uint64_t us) { request_.timeout_us = us; }
   void set_queue_timeout_us(std::uint64_t us) { request_.queue_timeout_us = us; }
 
+  // Instead of those that it had. INVALID_ARGUMENT: too many, or one without a name.
+  Status set_parameters(std::vector<GivenParameter> parameters);
+
   bool in_flight() const { return in_flight_; }
   // Of the last request that was answered.
   const Status& status() const { return status_; }
@@ -90,6 +101,7 @@ class LocalSlot {
   const LocalModel* model_ = nullptr;
   LocalRequest request_;
   std::string id_;
+  std::vector<GivenParameter> parameters_;
   std::span<std::byte> memory_;  // its block
   std::uint64_t start_ = 0;      // of the block in its region
   std::uint32_t region_ = 0;

@@ -116,6 +116,8 @@ Status LocalSession::fill(const LocalRequest& from, LocalCall& call, Nanos now) 
   request.queue_timeout_ns = queue_until == kNever ? 0 : queue_until;
   request.times.received = request.times.complete = now;
   request.inputs_may_change = true;
+  for (const LocalParameter& parameter : from.parameters)
+    request.parameters.push_back({parameter.name, parameter.value});
   for (std::size_t i = 0; i < from.inputs.size(); ++i) {
     FS_RETURN_IF_ERROR(fill_input(from.inputs[i], i, model, call));
   }

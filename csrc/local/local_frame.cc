@@ -1,6 +1,7 @@
 #include "local/local_frame.h"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 
 #include "local/byte_cursor.h"
@@ -13,7 +14,7 @@ struct RequestHead {
   std::uint64_t tag;
   std::uint32_t model, priority;
   std::uint64_t timeout_us, queue_timeout_us;
-  std::uint16_t name_bytes, version_bytes, id_bytes, reserved;
+  std::uint16_t name_bytes, version_bytes, id_bytes, parameters;
 };
 struct InputRecord {
   std::uint32_t region;
@@ -28,6 +29,12 @@ struct OutputRecord {
   std::uint16_t index, name_bytes;
   std::uint64_t offset, room;
 };
+struct ParameterRecord {
+  std::uint16_t name_bytes;
+  std::uint8_t kind, reserved;
+  std::uint32_t text_bytes;
+  std::uint64_t value;
+};
 struct AnswerHead {
   std::uint16_t kind, bytes, code, outputs;
   std::uint64_t tag;
@@ -40,6 +47,7 @@ struct AnswerRecord {
   std::uint64_t bytes;
 };
 static_assert(sizeof(RequestHead) == 48 && sizeof(InputRecord) == 32 && sizeof(OutputRecord) == 24);
+static_assert(sizeof(ParameterRecord) == 16);
 static_assert(sizeof(AnswerHead) == 24 && sizeof(AnswerRecord) == 16);
 
 constexpr std::size_t kBytesAt = 2;  // of `bytes` in both heads
@@ -91,6 +99,53 @@ Status decode_input(ByteReader& in, std::size_t at, LocalInput& input) {
   return Status::ok();
 }
 
+void put_parameter(ByteWriter& out, const LocalParameter& parameter) {
+  ParameterRecord record{narrow(parameter.name.size()), static_cast<std::uint8_t>(parameter.value.index()), 0,
+                         0, 0};
+  std::string_view text;
+  if (const auto* flag = std::get_if<bool>(&parameter.value)) record.value = *flag ? 1 : 0;
+  if (const auto* number = std::get_if<std::int64_t>(&parameter.value))
+    record.value = static_cast<std::uint64_t>(*number);
+  if (const auto* number = std::get_if<std::uint64_t>(&parameter.value)) record.value = *number;
+  if (const auto* number = std::get_if<double>(&parameter.value))
+    record.value = std::bit_cast<std::uint64_t>(*number);
+  if (const auto* given = std::get_if<std::string_view>(&parameter.value)) text = *given;
+  record.text_bytes = static_cast<std::uint32_t>(text.size());
+  out.put(record);
+  out.text(parameter.name);
+  out.text(text);
+}
+
+Status decode_parameter(ByteReader& in, std::size_t at, LocalParameter& parameter) {
+  const auto record = in.take<ParameterRecord>();
+  parameter.name = in.text(record.name_bytes);
+  const std::string_view text = in.text(record.text_bytes);
+  if (!in.ok()) return broken("a parameter is cut off");
+  if (record.reserved != 0) return broken("reserved bits are set");
+  if (parameter.name.empty()) return invalid_argument(field("parameters", at, ".name") + ": is empty");
+  switch (record.kind) {
+    case 0:
+      parameter.value = record.value != 0;
+      break;
+    case 1:
+      parameter.value = static_cast<std::int64_t>(record.value);
+      break;
+    case 2:
+      parameter.value = record.value;
+      break;
+    case 3:
+      parameter.value = std::bit_cast<double>(record.value);
+      break;
+    case 4:
+      parameter.value = text;
+      break;
+    default:
+      return invalid_argument("parameters[\"" + std::string(parameter.name) + "\"]: got a value of kind " +
+                              std::to_string(record.kind) + ", want 0 to 4");
+  }
+  return Status::ok();
+}
+
 Status too_many(const char* list, std::size_t got, std::size_t most) {
   return invalid_argument(std::string(list) + ": got " + std::to_string(got) + ", want " +
                           std::to_string(most) + " or fewer");
@@ -121,6 +176,7 @@ Status encode_request(std::span<std::byte> cell, const LocalRequest& request) {
   head.name_bytes = narrow(request.model_name.size());
   head.version_bytes = narrow(request.model_version.size());
   head.id_bytes = narrow(request.id.size());
+  head.parameters = narrow(request.parameters.size());
   out.put(head);
   out.text(request.model_name);
   out.text(request.model_version);
@@ -137,6 +193,7 @@ Status encode_request(std::span<std::byte> cell, const LocalRequest& request) {
         OutputRecord{output.region, output.index, narrow(output.name.size()), output.offset, output.room});
     out.text(output.name);
   }
+  for (const LocalParameter& parameter : request.parameters) put_parameter(out, parameter);
   if (!out.ok()) return no_room(cell.size());
   const std::uint16_t bytes = narrow(out.size());
   std::memcpy(cell.data() + kBytesAt, &bytes, sizeof(bytes));
@@ -150,6 +207,7 @@ Status decode_request(std::span<const std::byte> bytes, LocalRequest& request) {
   request.kind = static_cast<CellKind>(head.kind);
   request.inputs.clear();
   request.outputs.clear();
+  request.parameters.clear();
   request.model = head.model;
   request.priority = head.priority;
   request.timeout_us = head.timeout_us;
@@ -159,10 +217,11 @@ Status decode_request(std::span<const std::byte> bytes, LocalRequest& request) {
   request.id = in.text(head.id_bytes);
   if (!in.ok()) return broken("its head is cut off");
   if (request.kind != CellKind::kRequest && request.kind != CellKind::kCancel) return broken("unknown kind");
-  if (head.reserved != 0) return broken("reserved bits are set");
   if (request.kind == CellKind::kCancel) return Status::ok();
   if (head.inputs > kMostLocalInputs) return too_many("inputs", head.inputs, kMostLocalInputs);
   if (head.outputs > kMostLocalOutputs) return too_many("outputs", head.outputs, kMostLocalOutputs);
+  if (head.parameters > kMostLocalParameters)
+    return too_many("parameters", head.parameters, kMostLocalParameters);
   if (head.outputs == 0) return invalid_argument("outputs: got none, want a place for each that is wanted");
   for (std::size_t i = 0; i < head.inputs; ++i) {
     FS_RETURN_IF_ERROR(decode_input(in, i, request.inputs.emplace_back()));
@@ -177,6 +236,9 @@ Status decode_request(std::span<const std::byte> bytes, LocalRequest& request) {
     output.room = record.room;
   }
   if (!in.ok()) return broken("an output is cut off");
+  for (std::size_t i = 0; i < head.parameters; ++i) {
+    FS_RETURN_IF_ERROR(decode_parameter(in, i, request.parameters.emplace_back()));
+  }
   return in.left() == 0 ? Status::ok() : broken("bytes are left over");
 }
 

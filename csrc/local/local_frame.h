@@ -5,10 +5,13 @@
 //
 // A cell, in the byte order of the machine; texts follow the record that has their lengths:
 //   request  kind u16, bytes u16 (of the cell, all that is used), inputs u16, outputs u16, tag u64, model u32, priority u32,
-//            timeout_us u64, queue_timeout_us u64, name, version, id: lengths u16, reserved u16; then the three texts
+//            timeout_us u64, queue_timeout_us u64, name, version, id: lengths u16, parameters u16; then the three texts, the
+//            inputs, the outputs, the parameters
 //    input   region u32, index u16, name length u16, dtype u8, rank u8, reserved u16, reserved u32, offset u64, bytes u64,
 //            dimensions i64 each; then the name
 //    output  region u32, index u16, name length u16, offset u64, room u64; then the name
+//    parameter  name length u16, kind u8 (0 bool, 1 int64, 2 uint64, 3 double, 4 text), reserved u8, text length u32, value u64
+//            (of a text: 0); then the name and the text
 //   answer   kind u16, bytes u16, code u16, outputs u16, tag u64, message length u16, reserved u16 x 3; then the message
 //    output  dtype u8, rank u8, reserved u16, reserved u32, bytes u64, dimensions i64 each
 // Thread: any.
@@ -18,6 +21,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/status.h"
@@ -33,6 +37,7 @@ inline constexpr std::uint32_t kMostCells = 4096;
 inline constexpr std::uint32_t kDefaultCells = 128;
 inline constexpr std::size_t kMostLocalInputs = 64;
 inline constexpr std::size_t kMostLocalOutputs = 64;
+inline constexpr std::size_t kMostLocalParameters = 64;
 
 enum class CellKind : std::uint16_t { kRequest = 1, kCancel = 2, kAnswer = 3 };
 
@@ -53,6 +58,11 @@ struct LocalOutput {
   std::uint64_t offset = 0;
   std::uint64_t room = 0;  // bytes
 };
+// The model's own (batch/request.h has the same alternatives).
+struct LocalParameter {
+  std::string_view name;
+  std::variant<bool, std::int64_t, std::uint64_t, double, std::string_view> value;
+};
 struct LocalRequest {
   CellKind kind = CellKind::kRequest;  // kCancel: only the tag counts
   std::uint64_t tag = 0;               // the client's own; the answer repeats it
@@ -65,6 +75,7 @@ struct LocalRequest {
   std::string_view id;
   std::vector<LocalInput> inputs;
   std::vector<LocalOutput> outputs;  // a place for each output that is wanted
+  std::vector<LocalParameter> parameters;
 };
 
 struct LocalAnswerOutput {

@@ -42,10 +42,11 @@ Result<UnixMessage> receive_message(int socket, std::span<std::byte> buffer, int
   message.msg_iovlen = 1;
   message.msg_control = control.data();
   message.msg_controllen = control.size();
+  // A peer that closes without having read everything makes the kernel say ECONNRESET once, ahead of the peer's last words.
   ssize_t got = 0;
   do {
     got = ::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
-  } while (got < 0 && errno == EINTR);
+  } while (got < 0 && (errno == EINTR || errno == ECONNRESET));
   UnixMessage out;
   if (got < 0) {
     out.would_block = errno == EAGAIN || errno == EWOULDBLOCK;

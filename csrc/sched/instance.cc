@@ -40,9 +40,10 @@ Instance::Instance(ModelQueue& queue, std::unique_ptr<BackendInstance> backend,
     : queue_(queue),
       backend_(std::move(backend)),
       buckets_(buckets.begin(), buckets.end()),
-      line_(queue.instances.add(std::move(setup.name), std::max(backend_->depth(), 1))),
+      line_(queue.instances.add(std::move(setup.name), std::max(backend_->depth(), 1),
+                                backend_->depth_of_short_batches())),
       arena_(make_arena(queue.version().signature, allocator, std::move(setup.allocator),
-                        static_cast<std::size_t>(line_.depth) + kSpareBatches)),
+                        static_cast<std::size_t>(line_.short_depth) + kSpareBatches)),
       shard_(queue.statistics.add_shard()),
       cpus_(std::move(setup.cpus)),
       order_(setup.order),
@@ -206,7 +207,10 @@ void Instance::start(Batch& batch, Nanos now, Nanos expected) {
 void Instance::run(Batch& batch) {
   do {
     if (batch.slots().empty()) return batch.finish({Code::kCancelled, "nobody waits for it any more"});
-    const Status gathered = batch.gather(run_rows(batch.rows()), backend_->binds_inputs());
+    const std::int64_t rows = run_rows(batch.rows());
+    const Status gathered = backend_->reads_in_place(batch)
+                                ? batch.leave_in_place(rows)
+                                : batch.gather(rows, backend_->binds_inputs(), backend_->device());
     batch.run_start = monotonic_now();
     if (!gathered.is_ok()) return batch.finish(gathered);
   } while (drop_dead(batch));

@@ -22,6 +22,7 @@ void Instance::complete(Batch& batch, const Status& status) {
   const Nanos previous = line_.last_end.exchange(batch.run_end, std::memory_order_relaxed);
   if (status.is_ok()) {
     line_.cost.record(batch.run_rows(), batch.run_end - std::max(batch.run_start, previous));
+    if (line_.short_depth > line_.depth) line_.learn_room(line_.cost.expected_ns(batch.run_rows()));
   }
   batch.scatter(status);
   const bool keeps_place = order_ != nullptr && order_->crowded();

@@ -23,9 +23,21 @@ namespace fastserve {
 
 // One instance's line.
 struct alignas(kCacheLine) InstanceLine {
-  InstanceLine(std::string name_in, int depth_in) : name(std::move(name_in)), depth(depth_in) {}
+  // Batches beyond `depth` end within this, so that nobody waits long behind them. Much more than a cheap batch takes: with two in
+  // flight it pays for a wake each way, and would never look cheap.
+  static constexpr Nanos kShortLine = kMillisecond;
 
-  bool has_room() const { return in_flight.load(std::memory_order_seq_cst) < depth; }
+  InstanceLine(std::string name_in, int depth_in, int short_depth_in = 0)
+      : name(std::move(name_in)), depth(depth_in), short_depth(std::max(depth_in, short_depth_in)) {}
+
+  bool has_room() const {
+    return in_flight.load(std::memory_order_seq_cst) < room.load(std::memory_order_relaxed);
+  }
+  // A batch like those to come takes so long.
+  void learn_room(Nanos batch_ns) {
+    const Nanos fits = kShortLine / std::max<Nanos>(batch_ns, 1);
+    room.store(static_cast<int>(std::clamp<Nanos>(fits, depth, short_depth)), std::memory_order_relaxed);
+  }
   // Whether it would take a batch now. An estimate as soon as it is read.
   bool idle() const { return !claimed.load(std::memory_order_relaxed) && has_room(); }
   // When a batch that it takes now is expected to start: `now` when nothing runs, later otherwise.
@@ -36,6 +48,8 @@ struct alignas(kCacheLine) InstanceLine {
 
   const std::string name;
   const int depth;                     // batches that it takes before one must have finished
+  const int short_depth;               // the same of short ones
+  std::atomic<int> room{depth};        // one of the two, or between; relaxed
   std::atomic<bool> claimed{false};    // seq_cst; by whoever pulls for it
   std::atomic<int> in_flight{0};       // seq_cst; batches: raised by the claim holder, lowered by finishers
   std::atomic<Nanos> expected_end{0};  // of the batch that runs now, by the table; relaxed: an estimate
@@ -46,8 +60,8 @@ struct alignas(kCacheLine) InstanceLine {
 
 class InstanceBoard {
  public:
-  InstanceLine& add(std::string name, int depth) {
-    return *lines_.emplace_back(std::make_unique<InstanceLine>(std::move(name), depth));
+  InstanceLine& add(std::string name, int depth, int short_depth = 0) {
+    return *lines_.emplace_back(std::make_unique<InstanceLine>(std::move(name), depth, short_depth));
   }
   const std::vector<std::unique_ptr<InstanceLine>>& lines() const { return lines_; }
   bool empty() const { return lines_.empty(); }

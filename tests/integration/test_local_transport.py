@@ -153,6 +153,18 @@ def test_errors_name_the_field_and_leave_the_client_usable(
     assert client.infer("echo", {"IN": np.ones((1, 4), np.float32)})["OUT"].sum() == 4
 
 
+def test_parameters_that_cannot_be_sent_name_themselves(client: LocalClient) -> None:
+    rows = np.ones((1, 4), np.float32)
+    for value in (2**64, -(2**63) - 1, [1], None):
+        with pytest.raises(InvalidArgument, match=r'parameters\["p"\]: got'):
+            client.infer("echo", {"IN": rows}, parameters={"p": value})  # type: ignore[dict-item]
+    with pytest.raises(InvalidArgument, match="parameters: got 65, want 64 or fewer"):
+        client.infer("echo", {"IN": rows}, parameters={f"p{i}": 1 for i in range(65)})
+    assert client.infer("echo", {"IN": rows}, parameters={"p": "x" * 100})["OUT"].sum() == 4
+    with pytest.raises(ResourceExhausted, match="larger cells"):
+        client.infer("echo", {"IN": rows}, parameters={"p": "x" * 2000})
+
+
 def test_timeout(client: LocalClient) -> None:
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):

@@ -194,7 +194,7 @@ def test_deaths_fail_what_was_in_flight_and_the_next_worker_is_there_soon(
             with pytest.raises(errors.Unavailable, match=words):
                 ask(engine, order)
             faults.failed_in_flight += 1
-            faults.back_s.append(seconds_until_back(engine))
+            faults.back(seconds_until_back(engine), worker(engine).pid)
             assert worker(engine).restarts == round_ + 1
         assert not group or kills(Path(group)) == len(faults.back_s)
     check(faults)
@@ -234,7 +234,7 @@ def test_kill_at_any_time(engine: fastserve.Engine) -> None:
             wait_for(lambda pid=pid: worker(engine).pid != pid and worker(engine).state == "UP", 30)
             before = answered[0]
             wait_for(lambda before=before: answered[0] > before, 30)
-            faults.back_s.append(time.monotonic() - died)
+            faults.back(time.monotonic() - died, worker(engine).pid)
     stop.set()
     for thread in threads:
         thread.join(10)

@@ -85,6 +85,27 @@ typedef struct fsl_tensor {
   uint64_t bytes;              /* of a model's: 0 */
 } fsl_tensor;
 
+typedef enum fsl_parameter_kind {
+  FSL_BOOL_VALUE,
+  FSL_INT_VALUE,
+  FSL_UINT_VALUE,
+  FSL_DOUBLE_VALUE,
+  FSL_TEXT_VALUE
+} fsl_parameter_kind;
+
+/* A request parameter, for the model. */
+typedef struct fsl_parameter {
+  const char* name;
+  fsl_parameter_kind kind;
+  union {
+    int flag;
+    int64_t integer;
+    uint64_t natural;
+    double number;
+    const char* text;
+  } value;
+} fsl_parameter;
+
 /* One tensor of a slot: which of the model's, the shape (inputs), and the most bytes that it will have. */
 typedef struct fsl_plan {
   uint32_t index;
@@ -132,6 +153,9 @@ void fsl_slot_set_id(fsl_slot* slot, const char* id);
 void fsl_slot_set_priority(fsl_slot* slot, uint32_t priority);
 void fsl_slot_set_timeout(fsl_slot* slot, uint64_t microseconds);
 void fsl_slot_set_queue_timeout(fsl_slot* slot, uint64_t microseconds);
+/* Instead of those that it had; copied. At most 64. */
+fsl_code fsl_slot_set_parameters(fsl_connection* connection, fsl_slot* slot, const fsl_parameter* parameters,
+                                 size_t count);
 void fsl_slot_set_user(fsl_slot* slot, void* user);
 void* fsl_slot_user(const fsl_slot* slot);
 

@@ -50,10 +50,6 @@ class ServerCalls:
             raise errors.FailedPrecondition(
                 f"model '{model}' calls itself: it would wait for its own process"
             )
-        if parameters:
-            raise errors.Unimplemented(
-                f"parameters: got {', '.join(parameters)}, want none in calls to other models"
-            )
         limit_s = self._limit_s if timeout_s is None else timeout_s
         return self._connected().infer(
             model,
@@ -63,6 +59,7 @@ class ServerCalls:
             timeout=limit_s or None,
             request_id=request_id,
             priority=priority,
+            parameters=parameters,
         )
 
     def _connected(self) -> LocalClient:

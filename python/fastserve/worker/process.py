@@ -71,9 +71,22 @@ def _open(given: dict[str, Any]) -> tuple[Any, Any]:
     limit_s = float(parameters.get("execute_timeout_s", "") or 60)
     model = open_model(spec, ServerCalls(CALLS, given["model"], limit_s))
     description = model.describe()
+    _check_optional(config, description)
     if reason:
         description.properties.setdefault("chosen_because", reason)
     return model, description
+
+
+def _check_optional(config: dict[str, Any], description: Any) -> None:
+    """The configuration may not promise that an input can be left out which the model needs."""
+    from fastserve.errors import InvalidArgument
+
+    needed = {spec.name for spec in description.inputs if not spec.optional}
+    for tensor in config.get("input") or []:
+        if tensor.get("optional") and tensor["name"] in needed:
+            raise InvalidArgument(
+                f'config.input["{tensor["name"]}"].optional: got true, want false: the model needs it'
+            )
 
 
 def _config_of(given: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,9 @@ int main(int argc, char** argv) {
   if (fsl_open(server, argv[2], NULL, &model) != FSL_OK) give_up("open", fsl_error(server));
   if (fsl_slot_create(server, model, 1, &one) != FSL_OK) give_up("slot", fsl_error(server));
   fill(one, 0.5F);
+  const fsl_parameter parameters[] = {{"factor", FSL_DOUBLE_VALUE, {.number = 1.5}},
+                                      {"word", FSL_TEXT_VALUE, {.text = "text"}}};
+  if (fsl_slot_set_parameters(server, one, parameters, 2) != FSL_OK) give_up("parameters", fsl_error(server));
   if (fsl_run(server, one, 5000000) != FSL_OK) give_up("run", fsl_error(server));
   check(one, 0.5F);
 

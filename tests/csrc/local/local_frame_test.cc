@@ -23,6 +23,11 @@ LocalRequest sample() {
   request.inputs.push_back({{}, 1, DType::kFp32, {2, 3}, 4, 64, 24});
   request.inputs.push_back({"mask", 0, DType::kBool, {2}, 5, 128, 2});
   request.outputs.push_back({"scores", 0, 4, 256, 80});
+  request.parameters = {{"flag", true},
+                        {"low", std::int64_t{-5}},
+                        {"high", ~std::uint64_t{0}},
+                        {"share", 0.25},
+                        {"word", std::string_view("grüße")}};
   return request;
 }
 
@@ -58,6 +63,26 @@ TEST(LocalFrame, RequestComesBack) {
   ASSERT_EQ(read.outputs.size(), 1U);
   EXPECT_EQ(read.outputs[0].name, "scores");
   EXPECT_EQ(read.outputs[0].room, 80U);
+  ASSERT_EQ(read.parameters.size(), 5U);
+  for (std::size_t i = 0; i < 5; ++i) {
+    EXPECT_EQ(read.parameters[i].name, sample().parameters[i].name);
+    EXPECT_EQ(read.parameters[i].value, sample().parameters[i].value);
+  }
+}
+
+TEST(LocalFrame, ParametersAtTheirLimit) {
+  LocalRequest request = sample();
+  LocalRequest read;
+  for (const std::size_t count : {kMostLocalParameters - 1, kMostLocalParameters, kMostLocalParameters + 1}) {
+    request.parameters.assign(count, {"n", std::int64_t{1}});
+    const Status status = decode_request(encoded(request, 4096), read);
+    EXPECT_EQ(status.is_ok(), count <= kMostLocalParameters) << count;
+    if (count > kMostLocalParameters) {
+      EXPECT_EQ(status.message(), "parameters: got 65, want 64 or fewer");
+    }
+  }
+  request.parameters.assign(1, {"", true});
+  EXPECT_EQ(decode_request(encoded(request), read).message(), "parameters[0].name: is empty");
 }
 
 TEST(LocalFrame, AnswerComesBack) {
@@ -115,6 +140,8 @@ TEST(LocalFrame, LengthBeyondTheCell) {
 
 TEST(LocalFrame, WrongRequestsNameTheField) {
   constexpr std::size_t kInputs = 48 + 6;  // head, id
+  constexpr std::size_t kParameters =
+      kInputs + 32 + 16 + (32 + 8 + 4) + (24 + 6);  // behind two inputs, an output
   struct Case {
     std::size_t at;
     std::uint8_t value;
@@ -128,8 +155,13 @@ TEST(LocalFrame, WrongRequestsNameTheField) {
            {6, 65, Code::kInvalidArgument, "outputs: got 65, want 64 or fewer"},
            {6, 0, Code::kInvalidArgument, "outputs: got none, want a place for each that is wanted"},
            {0, 9, Code::kDataLoss, "a cell that cannot be read: unknown kind"},
-           {46, 1, Code::kDataLoss, "a cell that cannot be read: reserved bits are set"},
-           {4, 1, Code::kDataLoss, "a cell that cannot be read: bytes are left over"},
+           {46, 65, Code::kInvalidArgument, "parameters: got 65, want 64 or fewer"},
+           {46, 4, Code::kDataLoss, "a cell that cannot be read: bytes are left over"},
+           {kParameters + 2, 5, Code::kInvalidArgument,
+            "parameters[\"flag\"]: got a value of kind 5, want 0 to 4"},
+           {kParameters + 3, 1, Code::kDataLoss, "a cell that cannot be read: reserved bits are set"},
+           {kParameters + 4, 255, Code::kDataLoss, "a cell that cannot be read: a parameter is cut off"},
+           {46, 0, Code::kDataLoss, "a cell that cannot be read: bytes are left over"},
        }) {
     Bytes cell = encoded(sample());
     poke<std::uint8_t>(cell, each.at, each.value);

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastserve import _core
-from fastserve.client.local.core import Models, SlotViews, path_of
+from fastserve.client.local.core import Models, Parameters, SlotViews, path_of
 from fastserve.client.local.tensors import Array
 from fastserve.errors import FastserveError, Unavailable
 
@@ -37,8 +37,9 @@ class AsyncSlot:
         queue_timeout: float | None = None,
         request_id: str = "",
         priority: int = 0,
+        parameters: Parameters | None = None,
     ) -> dict[str, Array]:
-        self._views.options(request_id, priority, timeout, queue_timeout)
+        self._views.options(request_id, priority, timeout, queue_timeout, parameters)
         await self._client._run(self._views)
         return self._views.result()
 
@@ -86,10 +87,11 @@ class AsyncLocalClient:
         queue_timeout: float | None = None,
         request_id: str = "",
         priority: int = 0,
+        parameters: Parameters | None = None,
     ) -> dict[str, Array]:
         """As LocalClient.infer. Cancelling the task cancels the request."""
         views, key = self._models.filled(model, version, inputs, outputs, room or {})
-        views.options(request_id, priority, timeout, queue_timeout)
+        views.options(request_id, priority, timeout, queue_timeout, parameters)
         try:
             await self._run(views)
             return {name: np.array(array) for name, array in views.result().items()}

@@ -12,6 +12,8 @@ from fastserve.errors import InvalidArgument
 
 _core.set_error_factory(errors.from_code)
 
+Parameters = Mapping[str, bool | int | float | str]
+
 KEPT_SLOTS = 64  # of the same shapes, for infer()
 
 
@@ -51,12 +53,18 @@ class SlotViews:
         return {name: view(*self.core.output(i)) for i, name in enumerate(self._names)}
 
     def options(
-        self, request_id: str, priority: int, timeout: float | None, queue_timeout: float | None
+        self,
+        request_id: str,
+        priority: int,
+        timeout: float | None,
+        queue_timeout: float | None,
+        parameters: Parameters | None,
     ) -> None:
         self.core.set_id(request_id)
         self.core.set_priority(priority)
         self.core.set_timeout_us(_microseconds(timeout))
         self.core.set_queue_timeout_us(_microseconds(queue_timeout))
+        self.core.set_parameters(dict(parameters) if parameters else {})
 
 
 class Models:

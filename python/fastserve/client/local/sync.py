@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastserve import _core
-from fastserve.client.local.core import Models, SlotViews, path_of
+from fastserve.client.local.core import Models, Parameters, SlotViews, path_of
 from fastserve.client.local.tensors import Array
 from fastserve.errors import Cancelled, DeadlineExceeded
 
@@ -41,9 +41,10 @@ class Slot:
         queue_timeout: float | None = None,
         request_id: str = "",
         priority: int = 0,
+        parameters: Parameters | None = None,
     ) -> dict[str, Array]:
         views = self._open()
-        views.options(request_id, priority, timeout, queue_timeout)
+        views.options(request_id, priority, timeout, queue_timeout, parameters)
         self._client._run(views, timeout)
         return views.result()
 
@@ -88,11 +89,13 @@ class LocalClient:
         queue_timeout: float | None = None,
         request_id: str = "",
         priority: int = 0,
+        parameters: Parameters | None = None,
     ) -> dict[str, Array]:
-        """{name: array}, the caller's own. `room`: bytes for outputs whose size the signature leaves open (default 1 MiB)."""
+        """{name: array}, the caller's own. `room`: bytes for outputs whose size the signature leaves open (default 1 MiB).
+        `parameters`: for the model."""
         with self._lock:
             views, key = self._models.filled(model, version, inputs, outputs, room or {})
-            views.options(request_id, priority, timeout, queue_timeout)
+            views.options(request_id, priority, timeout, queue_timeout, parameters)
             self._run(views, timeout)
             try:
                 return {name: np.array(array) for name, array in views.result().items()}

@@ -55,6 +55,10 @@ def configured(config: dict[str, Any], side: str, *, batches: bool) -> list[Tens
 
 def wrong_output(spec: TensorSpec, array: Array, rows: int | None) -> str:
     """ "" or what is wrong with an output. `rows`: the request's, where the model batches."""
+    if array.dtype is NUMPY[spec.datatype]:  # the usual case, of every answer, without words
+        shape = list(array.shape)
+        if shape == (spec.shape if rows is None else [rows, *spec.shape[1:]]):
+            return ""
     field = f'outputs["{spec.name}"]'
     if datatype_of(array.dtype) != ("FP32" if spec.datatype == "BF16" else spec.datatype):
         got = datatype_of(array.dtype) or str(array.dtype)

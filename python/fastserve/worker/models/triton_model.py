@@ -7,6 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from fastserve import errors
+from fastserve.worker.model import Answer
 from fastserve.worker.models.arguments import arguments
 from fastserve.worker.models.failure import failure
 from fastserve.worker.models.pb_config import ModelConfig, using_decoupled_model_transaction_policy
@@ -14,7 +15,7 @@ from fastserve.worker.models.pb_request import InferenceRequest, InferenceRespon
 from fastserve.worker.models.tensors import configured, quoted, rows_of, wrong_output
 
 if TYPE_CHECKING:
-    from fastserve.worker.model import Answer, Description, ModelSpec, Request
+    from fastserve.worker.model import Description, ModelSpec, Request
 
 
 class TritonModel:
@@ -57,8 +58,6 @@ class TritonModel:
         return [self._answer(*pair) for pair in zip(requests, responses, strict=True)]
 
     def _answer(self, request: Request, response: Any) -> Answer:
-        from fastserve.worker.model import Answer
-
         if not isinstance(response, InferenceResponse):
             kind = "None" if response is None else type(response).__name__
             return self._failed(
@@ -79,8 +78,6 @@ class TritonModel:
 
     @staticmethod
     def _failed(code: int, message: str) -> Answer:
-        from fastserve.worker.model import Answer
-
         return Answer(error=(code, message))
 
 
