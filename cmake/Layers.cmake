@@ -7,7 +7,8 @@ if(FASTSERVE_NET)
   list(APPEND FASTSERVE_LAYERS ${FASTSERVE_NET_LAYERS})
 endif()
 
-# Sources of backends that need a vendor's library become plug-ins, not part of libfastserve.
+# Sources of backends that need a vendor's library become plug-ins; those of the GPU lane need a vendor's header and are
+# compiled where there is one.
 set(FASTSERVE_PLUGIN_SOURCES "/backend/(openvino|cuda)[^/]*$")
 
 function(fs_add_layer layer)
@@ -29,13 +30,31 @@ foreach(layer IN LISTS FASTSERVE_LAYERS)
   fs_add_layer(${layer})
 endforeach()
 
+# In libfastserve, as it links nothing of CUDA's. FASTSERVE_CUDA_LANE is seen by csrc/bind and by tests, not by the layers.
+if(FASTSERVE_CUDA_LANE)
+  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/backend/cuda*.cc")
+  add_library(fs_cuda OBJECT ${sources})
+  target_link_libraries(fs_cuda PUBLIC fs_options fs_cuda_header Threads::Threads ${CMAKE_DL_LIBS})
+endif()
+
 # libfastserve: what the Python modules and the plug-ins link, so that there is one copy of every registry.
 list(TRANSFORM FASTSERVE_LAYERS PREPEND fs_ OUTPUT_VARIABLE FASTSERVE_LAYER_LIBRARIES)
+# fastserve.Engine without the network libraries (_core, no _io): the local transport's part of the front end needs none of them.
+if(FASTSERVE_PYTHON AND NOT FASTSERVE_NET)
+  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/frontend/local_*.cc")
+  add_library(fs_local_frontend OBJECT ${sources} csrc/frontend/answer_clock.cc csrc/frontend/mailbox.cc)
+  target_link_libraries(fs_local_frontend PUBLIC fs_options Threads::Threads)
+  list(APPEND FASTSERVE_LAYER_LIBRARIES fs_local_frontend)
+endif()
 file(WRITE "${CMAKE_BINARY_DIR}/empty.cc.in" "")
 configure_file("${CMAKE_BINARY_DIR}/empty.cc.in" "${CMAKE_BINARY_DIR}/empty.cc" COPYONLY)
 add_library(fastserve SHARED "${CMAKE_BINARY_DIR}/empty.cc")  # CMake wants one source of its own
 target_link_libraries(fastserve PRIVATE ${FASTSERVE_LAYER_LIBRARIES})
 target_link_libraries(fastserve PUBLIC fs_options)
+if(FASTSERVE_CUDA_LANE)
+  target_link_libraries(fastserve PRIVATE fs_cuda)
+  target_compile_definitions(fastserve PUBLIC FASTSERVE_CUDA_LANE=1)
+endif()
 set_target_properties(fastserve PROPERTIES INSTALL_RPATH "$ORIGIN")
 install(TARGETS fastserve LIBRARY DESTINATION fastserve)
 

@@ -1,5 +1,6 @@
 # protos/*.proto -> fastserve/protos.binpb: one descriptor set that Python builds its message classes from.
-if(FASTSERVE_PYTHON)
+# Without the network libraries only fastserve.Engine is there, which needs none.
+if(FASTSERVE_PYTHON AND FASTSERVE_NET)
   file(GLOB_RECURSE FASTSERVE_PROTOS CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/protos/*.proto")
   find_program(PROTOC protoc REQUIRED)
   set(FASTSERVE_DESCRIPTORS "${CMAKE_BINARY_DIR}/protos.binpb")

@@ -16,21 +16,25 @@ pybind11_add_module(_worker MODULE NO_EXTRAS ${FASTSERVE_WORKER_SOURCES})
 target_link_libraries(_worker PRIVATE fs_base fs_tensor fs_local)
 add_dependencies(_core _worker)  # who builds the one needs the other
 
-set(FASTSERVE_IO_PYX "${CMAKE_SOURCE_DIR}/csrc/bind/_io.pyx")
-file(GLOB FASTSERVE_IO_PARTS CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/bind/*.pxd"
-     "${CMAKE_SOURCE_DIR}/csrc/bind/*.pxi")
-set(FASTSERVE_IO_CPP "${CMAKE_BINARY_DIR}/cython/_io.cpp")
-file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/cython")
-add_custom_command(
-  OUTPUT "${FASTSERVE_IO_CPP}"
-  COMMAND "${Python_EXECUTABLE}" -m cython -3 --cplus --module-name fastserve._io -I "${CMAKE_SOURCE_DIR}/csrc/bind"
-          -I "${CMAKE_SOURCE_DIR}/csrc" -o "${FASTSERVE_IO_CPP}" "${FASTSERVE_IO_PYX}"
-  DEPENDS "${FASTSERVE_IO_PYX}" ${FASTSERVE_IO_PARTS}
-  COMMENT "Cython: _io.pyx"
-  VERBATIM)
-python_add_library(_io MODULE WITH_SOABI "${FASTSERVE_IO_CPP}")
-target_link_libraries(_io PRIVATE fastserve fs_net_libraries)
-target_compile_options(_io PRIVATE -w)  # generated code
+set(FASTSERVE_MODULES _core _worker)
+if(FASTSERVE_NET)
+  set(FASTSERVE_IO_PYX "${CMAKE_SOURCE_DIR}/csrc/bind/_io.pyx")
+  file(GLOB FASTSERVE_IO_PARTS CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/bind/*.pxd"
+       "${CMAKE_SOURCE_DIR}/csrc/bind/*.pxi")
+  set(FASTSERVE_IO_CPP "${CMAKE_BINARY_DIR}/cython/_io.cpp")
+  file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/cython")
+  add_custom_command(
+    OUTPUT "${FASTSERVE_IO_CPP}"
+    COMMAND "${Python_EXECUTABLE}" -m cython -3 --cplus --module-name fastserve._io -I "${CMAKE_SOURCE_DIR}/csrc/bind"
+            -I "${CMAKE_SOURCE_DIR}/csrc" -o "${FASTSERVE_IO_CPP}" "${FASTSERVE_IO_PYX}"
+    DEPENDS "${FASTSERVE_IO_PYX}" ${FASTSERVE_IO_PARTS}
+    COMMENT "Cython: _io.pyx"
+    VERBATIM)
+  python_add_library(_io MODULE WITH_SOABI "${FASTSERVE_IO_CPP}")
+  target_link_libraries(_io PRIVATE fastserve fs_net_libraries)
+  target_compile_options(_io PRIVATE -w)  # generated code
+  list(APPEND FASTSERVE_MODULES _io)
+endif()
 
-set_target_properties(_core _io _worker PROPERTIES INSTALL_RPATH "$ORIGIN")
-install(TARGETS _core _io _worker LIBRARY DESTINATION fastserve)
+set_target_properties(${FASTSERVE_MODULES} PROPERTIES INSTALL_RPATH "$ORIGIN")
+install(TARGETS ${FASTSERVE_MODULES} LIBRARY DESTINATION fastserve)

@@ -54,9 +54,10 @@ VENDORS: tuple[VendorRule, ...] = (
     VendorRule("OpenVINO", r"openvino/", r"backend/openvino[^/]*$", "backend/openvino*"),
     VendorRule(
         "CUDA",
-        r"(cuda|cuda_runtime|cuda_runtime_api|cuda_fp16|driver_types|nvml)\.h$|NvInfer",
-        r"(backend/cuda|memory/pinned)[^/]*$",
-        "backend/cuda*, memory/pinned*",
+        # cuda_driver.h is cuda.h by another name: every other layer sees integers.
+        r"(cuda|cuda_runtime|cuda_runtime_api|cuda_fp16|driver_types|nvml)\.h$|NvInfer|backend/cuda_driver\.h$",
+        r"backend/cuda[^/]*$",
+        "backend/cuda*",
     ),
     VendorRule("nghttp2", r"nghttp2/", r"codec/http2[^/]*$", "codec/http2*"),
     VendorRule("OpenSSL", r"openssl/", r"codec/tls[^/]*$", "codec/tls*"),

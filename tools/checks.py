@@ -29,7 +29,19 @@ CPUS = os.cpu_count() or 1
 PYTEST_WORKERS = min(2 * CPUS, 8)
 # The layers with threads of their own or shared between threads. The preset leaves OpenVINO out, as it is not
 # instrumented.
-TSAN_TESTS = ("base", "queue", "memory", "batch", "backend", "sched", "model", "engine", "frontend")
+TSAN_TESTS = (
+    "base",
+    "queue",
+    "memory",
+    "batch",
+    "backend",
+    "cuda",
+    "cuda_lane",
+    "sched",
+    "model",
+    "engine",
+    "frontend",
+)
 
 GTEST_LINES = {
     "passed": re.compile(r"^\[  PASSED  \] (\d+) tests?\.", re.M),

@@ -60,6 +60,8 @@ class BackendInstance {
 
   // How many batches start() takes before one must have finished; >= 1. The instance thread never exceeds it.
   virtual int depth() const = 0;
+  // The same while batches are short (InstanceLine::kShortLine): so many spare a wake for each. >= depth().
+  virtual int depth_of_short_batches() const { return depth(); }
 
   // Runs the gathered batch: reads batch.inputs(), fills every output with set_output, calls batch.finish() exactly once,
   // on this thread before returning or later on any other. May block on the device. Does not throw. Called by one thread
@@ -68,6 +70,14 @@ class BackendInstance {
 
   // False: it reads only the batch's own memory (LoadedModel::allocator), so inputs are always copied there.
   virtual bool binds_inputs() const { return true; }
+
+  // The GPU (the driver's ordinal) that reads inputs of its own memory by itself: Batch::device_parts(). -1: none, gather brings
+  // them to the host.
+  virtual int device() const { return -1; }
+
+  // True for a batch whose rows it takes from where the requests have them (page-locked regions of clients, memory of its GPU):
+  // they are not gathered, and inputs() have a shape and no data (Batch::leave_in_place).
+  virtual bool reads_in_place(const Batch& /*batch*/) const { return false; }
 
   // True: start() only hands the batch to the device, in tens of microseconds, so that an I/O thread may call it for a request
   // that needs no copying instead of waking the instance's thread.

@@ -194,6 +194,10 @@ Status apply_inputs(std::vector<Port>& ports, const LoadSpec& spec) {
     if (at == order.end())
       return invalid_argument("config.input: input \"" + ports[i].name + "\" of the model is missing");
     const TensorSpec& given = spec.inputs[static_cast<std::size_t>(at - order.begin())];
+    if (given.optional) {
+      return invalid_argument("config.input[\"" + given.name +
+                              "\"].optional: got true, want false: the model needs it");
+    }
     FS_ASSIGN_OR_RETURN(ports[i].shape, narrow(ports[i], given, Side::kInput, batch_dims(spec)));
     ports[i].name = given.name;
   }

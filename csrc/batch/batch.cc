@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "memory/device_memory.h"
 
 namespace fastserve {
 namespace {
@@ -57,15 +58,31 @@ std::byte* Batch::destination(std::size_t output, std::size_t bytes) const {
   for (std::size_t at = 0; at < request.output_order.size(); ++at) {
     if (request.output_order[at] != static_cast<int>(output)) continue;
     const std::span<std::byte> wanted = request.requested_outputs[at].destination;
+    if (request.requested_outputs[at].on_device != nullptr)
+      return nullptr;  // a device's address: copied there later
     const auto on_it = [&](const TensorView& input) { return overlap(input.data, wanted); };
     return wanted.size() >= bytes && std::ranges::none_of(request.inputs, on_it) ? wanted.data() : nullptr;
   }
   return nullptr;
 }
 
+std::byte* Batch::device_destination(std::size_t i, std::size_t bytes, int device) const {
+  if (slots_.size() != 1 || signature_.outputs[i].dtype == DType::kBytes) return nullptr;
+  const Request& request = *slots_.front().request;
+  if (request.tap != nullptr) return nullptr;  // others read the answer before it is placed
+  for (std::size_t at = 0; at < std::min(request.output_order.size(), request.requested_outputs.size());
+       ++at) {
+    const RequestedOutput& wanted = request.requested_outputs[at];
+    if (request.output_order[at] != static_cast<int>(i)) continue;
+    const bool here = wanted.on_device != nullptr && wanted.on_device->device() == device;
+    return here && wanted.destination.size() >= bytes ? wanted.destination.data() : nullptr;
+  }
+  return nullptr;
+}
+
 std::byte* Batch::output_memory(std::size_t i, std::size_t bytes) {
   if (std::byte* asked_for = destination(i, bytes); asked_for != nullptr) return asked_for;
-  return reserve(outputs_[i], bytes) ? outputs_[i].own : nullptr;
+  return own_output_memory(i, bytes);
 }
 
 void Batch::set_output(std::size_t i, DType dtype, const Shape& shape, const std::byte* data,

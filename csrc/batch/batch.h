@@ -37,6 +37,13 @@ struct BatchTensor {
   bool present = true;  // false: an optional input that no request gave
 };
 
+// Bytes of an input that gather left where they are, in memory of the GPU that runs the batch.
+struct DevicePart {
+  std::size_t input = 0;
+  std::size_t offset = 0;           // in the batch's tensor, whose host memory has nothing meaningful there
+  std::span<const std::byte> data;  // an address of the device
+};
+
 class BatchArena;  // batch/arena.h
 
 class Batch : public IntakeNode<Batch> {
@@ -60,14 +67,25 @@ class Batch : public IntakeNode<Batch> {
   void add(Request* request);  // appends its rows
   // Binds (single request that fills the bucket, or model without batching) or gathers; padding rows are zero.
   // `run_rows` is the bucket chosen for rows() (= rows() when the backend takes any number). `may_bind`: false for a backend
-  // that reads only this batch's own memory.
-  Status gather(std::int64_t run_rows, bool may_bind = true);
+  // that reads only this batch's own memory. Inputs in memory of a GPU are copied to the host, or stay where they are when it is
+  // the GPU `device` (BackendInstance::device): then they stand in device_parts().
+  Status gather(std::int64_t run_rows, bool may_bind = true, int device = -1);
+  // Instead: the rows stay where the requests have them (BackendInstance::reads_in_place); inputs() have a shape and no data.
+  Status leave_in_place(std::int64_t run_rows);
 
   // --- backend
+  std::span<const DevicePart> device_parts() const { return device_parts_; }
   // Memory for output i: at least `bytes`, owned by this batch, reused between runs; or the destination that the only request
   // named, when the output fits it. The backend writes there and sets shape; or, when the device's own memory outlives the batch's references, points data elsewhere.
   // nullptr when there is no memory: finish with RESOURCE_EXHAUSTED.
   std::byte* output_memory(std::size_t i, std::size_t bytes);
+  // The same, never the request's destination, to which the answer is copied later.
+  std::byte* own_output_memory(std::size_t i, std::size_t bytes) {
+    return reserve(outputs_[i], bytes) ? outputs_[i].own : nullptr;
+  }
+  // Where the only request wants output i in memory of the GPU `device` (an address of it): a backend of that GPU may copy the real
+  // rows there and name it in set_output. nullptr: nowhere there, or it does not fit; then the answer is copied when it is placed.
+  std::byte* device_destination(std::size_t i, std::size_t bytes, int device) const;
   void set_output(std::size_t i, DType dtype, const Shape& shape, const std::byte* data, std::size_t bytes);
   // For backends that answer request by request (a Python model): instead of set_output, each slot's own tensors, rows first
   // where the model batches; all outputs of all slots that do not fail. `data` is kept by device_memory.
@@ -112,8 +130,9 @@ class Batch : public IntakeNode<Batch> {
   std::byte* destination(std::size_t output, std::size_t bytes) const;
   Status check_slot(std::size_t slot) const;
   void bind_input(std::size_t i);
-  Status gather_input(std::size_t i);
-  Status copy_input(std::size_t i);
+  Status gather_input(std::size_t i, int device);
+  Status copy_input(std::size_t i, int device);
+  Status fetch(std::size_t i, const TensorView& view, std::size_t offset, int device);
   Status check_outputs();
   Status check_output(std::size_t i);
   Status walk_bytes_output(std::size_t i);
@@ -126,6 +145,7 @@ class Batch : public IntakeNode<Batch> {
   std::vector<BatchTensor> outputs_;
   std::int64_t rows_ = 0;
   std::int64_t run_rows_ = 0;
+  std::vector<DevicePart> device_parts_;
   std::vector<SlotOutput> slot_outputs_;     // [slot][output]; empty: outputs_ are of the whole batch
   std::vector<Status> slot_faults_;          // [slot]; empty: none
   std::vector<std::size_t> bytes_ends_;      // [output][slot]: where a slot's rows of a kBytes output end

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "memory/device_memory.h"
 #include "memory/region.h"
 
 namespace fastserve {
@@ -38,7 +39,16 @@ std::uint64_t place(Request& request) {
     const RequestedOutput& wanted = request.requested_outputs[i];
     OutputTensor& output = response.outputs[i];
     if (!waits_for_its_place(wanted, output)) continue;
-    if (output.data.data() != wanted.destination.data() && !output.data.empty()) {
+    const bool is_there = output.data.data() == wanted.destination.data();
+    if (wanted.on_device != nullptr && !is_there) {
+      const Status written =
+          wanted.on_device->write(wanted.destination.data(), output.data.data(), output.data.size());
+      if (!written.is_ok()) {
+        refuse(response, written);
+        return copied;
+      }
+      copied += output.data.size();
+    } else if (!is_there && !output.data.empty()) {
       // The place may overlap with an input, which an output may be a view of.
       std::memmove(wanted.destination.data(), output.data.data(), output.data.size());
       copied += output.data.size();

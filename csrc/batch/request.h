@@ -59,6 +59,7 @@ struct RequestedOutput {
   // The same as memory: of whoever submits, or found by submit; kept until the final response. Too small: the request fails
   // with INVALID_ARGUMENT. nullptr: the answer may be anywhere.
   std::span<std::byte> destination{};
+  DeviceMemory* on_device = nullptr;  // where set, `destination` is an address in this memory of a GPU
 };
 
 struct OutputTensor {

@@ -62,10 +62,11 @@ struct ResourceNeed {
   std::int64_t count = 1;
 };
 
-// ModelInstanceGroup of kind CPU.
+// ModelInstanceGroup: of kind CPU, or of kind GPU on one device (a group with several `gpus` is that many of these).
 struct InstanceGroup {
   std::string name;
   int count = 1;
+  std::string gpu;  // kind GPU: ordinal ("0") or UUID ("GPU-...", "MIG-..."); empty: the backend decides
   std::vector<int> cpus;  // host policy: the instance's threads stay there; empty = anywhere
   std::vector<ResourceNeed> resources;
   std::uint32_t rate_priority = 0;  // scaled weight: 2 gets half the turns of 1; 0 = 1

@@ -253,6 +253,7 @@ void register_engine(py::module_& module) {
   register_sleep(module, engine);
   register_workers(module, engine);
   register_regions(module, engine);
+  register_gpu(module, engine);
   register_scheduling(engine);
   engine
       .def(py::init([](std::int64_t max_queue, int nice, const std::optional<RateResources>& rate_resources,

@@ -73,6 +73,9 @@ void register_sleep(pybind11::module_& module, pybind11::class_<PyEngine>& engin
 void register_labels(pybind11::module_& module, pybind11::class_<PyEngine>& engine);
 void register_status(pybind11::module_& module);
 void register_cpu(pybind11::module_& module);
+void register_pinned(pybind11::module_& module);
+void register_cuda_devices(pybind11::module_& module);
+void register_gpu(pybind11::module_& module, pybind11::class_<PyEngine>& engine);
 void register_local_server(pybind11::module_& module);
 void register_local_client(pybind11::module_& module);
 void register_port(pybind11::module_& module);

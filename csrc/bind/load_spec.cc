@@ -68,13 +68,14 @@ ResourceNeed make_resource(std::string name, std::int64_t count, bool is_global)
 }
 
 InstanceGroup make_group(std::string name, int count, std::vector<int> cpus,
-                         std::vector<ResourceNeed> resources, std::uint32_t rate_priority) {
+                         std::vector<ResourceNeed> resources, std::uint32_t rate_priority, std::string gpu) {
   InstanceGroup group;
   group.name = std::move(name);
   group.count = count;
   group.cpus = std::move(cpus);
   group.resources = std::move(resources);
   group.rate_priority = rate_priority;
+  group.gpu = std::move(gpu);
   return group;
 }
 
@@ -153,12 +154,14 @@ void register_groups(py::module_& module) {
       .def_readonly("is_global", &ResourceNeed::global);
   py::class_<InstanceGroup>(module, "InstanceGroup")
       .def(py::init(&make_group), py::kw_only(), py::arg("name") = "", py::arg("count") = 1,
-           py::arg("cpus") = py::tuple(), py::arg("resources") = py::tuple(), py::arg("rate_priority") = 0)
+           py::arg("cpus") = py::tuple(), py::arg("resources") = py::tuple(), py::arg("rate_priority") = 0,
+           py::arg("gpu") = "")
       .def_readonly("name", &InstanceGroup::name)
       .def_readonly("count", &InstanceGroup::count)
       .def_readonly("cpus", &InstanceGroup::cpus)
       .def_readonly("resources", &InstanceGroup::resources)
-      .def_readonly("rate_priority", &InstanceGroup::rate_priority);
+      .def_readonly("rate_priority", &InstanceGroup::rate_priority)
+      .def_readonly("gpu", &InstanceGroup::gpu);
 }
 
 void register_tensor_spec(py::module_& module) {

@@ -81,6 +81,8 @@ PYBIND11_MODULE(_core, module) {
   fastserve::bind::register_status(module);
   fastserve::bind::register_engine(module);
   fastserve::bind::register_cpu(module);
+  fastserve::bind::register_pinned(module);
+  fastserve::bind::register_cuda_devices(module);
   fastserve::bind::register_local_server(module);
   fastserve::bind::register_local_client(module);
   fastserve::bind::register_port(module);

@@ -24,6 +24,7 @@ class Finder {
     FS_ASSIGN_OR_RETURN(const std::span<std::byte> at, find(shared.place, "inputs", input.name, region));
     input.data = at;
     if (input.dtype == DType::kBytes) return copy(input, *region);
+    input.on_device = region->on_device();
     request_.inputs_may_change = true;
     return Status::ok();
   }
@@ -31,6 +32,7 @@ class Finder {
   Status output(RequestedOutput& output) {
     Region* region = nullptr;
     FS_ASSIGN_OR_RETURN(output.destination, find(output.shared, "outputs", output.name, region));
+    output.on_device = region->on_device();
     return Status::ok();
   }
 
@@ -76,7 +78,11 @@ class Finder {
     if (input.data.empty()) return Status::ok();
     try {
       const std::span<std::byte> own = request_.scratch.allocate(input.data.size());
-      std::memcpy(own.data(), input.data.data(), own.size());
+      if (region.on_device() != nullptr) {
+        FS_RETURN_IF_ERROR(region.on_device()->read(own.data(), input.data.data(), own.size()));
+      } else {
+        std::memcpy(own.data(), input.data.data(), own.size());
+      }
       input.data = own;
     } catch (const std::bad_alloc&) {
       return {Code::kResourceExhausted, "no memory for a copy of " + std::to_string(input.data.size()) +

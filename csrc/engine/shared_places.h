@@ -1,4 +1,4 @@
-// Finds the memory that a request names by region (Triton's system shared-memory extension): the inputs that stand there and the
+// Finds the memory that a request names by region (Triton's system and CUDA shared-memory extensions): the inputs that stand there and the
 // places of its outputs. Contract: contracts.md section 2.5. Thread: any.
 #pragma once
 

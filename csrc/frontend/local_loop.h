@@ -16,6 +16,7 @@
 #include "local/local_frame.h"
 #include "local/local_handshake.h"
 #include "local/sealed_memory.h"
+#include "memory/pinned_ranges.h"
 #include "queue/completion_queue.h"
 
 namespace fastserve {
@@ -54,6 +55,7 @@ struct LocalRegion {
   LocalRegion(SealedMemory memory_in, LocalCounters& counters_in);
   ~LocalRegion();
   SealedMemory memory;
+  PinnedRange pinned;  // page-locked as long as it lives, where a GPU is in use
   LocalCounters& counters;
   std::uint32_t uses = 0;  // by requests; only this thread counts
 };

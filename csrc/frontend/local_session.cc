@@ -23,7 +23,10 @@ bool same(const std::vector<TensorSpec>& a, const std::vector<TensorSpec>& b) {
 }  // namespace
 
 LocalRegion::LocalRegion(SealedMemory memory_in, LocalCounters& counters_in)
-    : memory(std::move(memory_in)), counters(counters_in) {
+    : memory(std::move(memory_in)),
+      // Whole pages, as a mapping is; the kernel refuses a lock beyond the end of the object by itself.
+      pinned(pinned_ranges(), memory.data(), memory.size()),
+      counters(counters_in) {
   memory.close_fd();
   counters.regions.add(1);
   counters.region_bytes.add(memory.size());

@@ -88,6 +88,26 @@ Result<std::shared_ptr<Region>> Region::open(RegionSpec spec, RegionQuota::Share
   return region;
 }
 
+Result<std::shared_ptr<Region>> Region::open_on_device(RegionSpec spec, std::span<const std::byte> handle,
+                                                       DeviceMemoryOpener& opener, RegionQuota::Share share) {
+  FS_RETURN_IF_ERROR(check_region_name(spec.name));
+  if (spec.bytes == 0) return invalid_argument("byte_size: got 0, want 1 or more");
+  auto opened = opener.open(handle, spec.device);
+  const auto failed = [&](Code code, const std::string& why) {
+    return Status(code, "failed to register CUDA shared memory region: '" + shown(spec.name) + "': " + why);
+  };
+  if (!opened.is_ok()) return failed(opened.status().code(), opened.status().message());
+  if (spec.bytes > (*opened)->bytes()) {
+    return failed(Code::kInvalidArgument, "byte_size: got " + std::to_string(spec.bytes) + ", want " +
+                                              std::to_string((*opened)->bytes()) +
+                                              " or less, the size of the allocation");
+  }
+  std::shared_ptr<Region> region(new Region(std::move(spec), std::move(share)));
+  region->device_ = std::move(*opened);
+  region->begin_ = reinterpret_cast<std::byte*>(region->device_->address());  // a number to the CPU
+  return region;
+}
+
 // The descriptor is closed again: a mapping needs none, and a look at the object's size before each use would say nothing about
 // its size during the use.
 Status Region::map() {
@@ -116,10 +136,12 @@ Status Region::map() {
   mapped_bytes_ = bytes;
   begin_ = mapped_ + (spec_.offset - from);
   range_ = GuardedRange(mapped_, mapped_bytes_);
+  pinned_ = PinnedRange(pinned_ranges(), mapped_, mapped_bytes_);
   return Status::ok();
 }
 
 Region::~Region() {
+  pinned_ = PinnedRange();
   range_ = GuardedRange();  // before somebody else gets the addresses
   if (mapped_ != nullptr) ::munmap(mapped_, mapped_bytes_);
 }

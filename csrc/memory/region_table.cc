@@ -21,15 +21,25 @@ void RegionTable::allow(const RegionLimits& limits) {
 }
 
 Status RegionTable::add(RegionSpec spec) {
-  Status status = try_add(std::move(spec));
-  if (!status.is_ok()) refused_.fetch_add(1, std::memory_order_relaxed);
+  Status status = try_add(std::move(spec), &Region::open);
+  if (!status.is_ok()) count_refusal();
   return status;
 }
 
-Status RegionTable::try_add(RegionSpec spec) {
+Status RegionTable::add_on_device(RegionSpec spec, std::span<const std::byte> handle,
+                                  DeviceMemoryOpener& opener) {
+  Status status = try_add(std::move(spec), [&](RegionSpec own, RegionQuota::Share share) {
+    return Region::open_on_device(std::move(own), handle, opener, std::move(share));
+  });
+  if (!status.is_ok()) count_refusal();
+  return status;
+}
+
+template <class Open>
+Status RegionTable::try_add(RegionSpec spec, Open open) {
   if (find(spec.name) != nullptr) return taken(spec.name);
   FS_ASSIGN_OR_RETURN(RegionQuota::Share share, quota_->take(spec.bytes, limits_));
-  FS_ASSIGN_OR_RETURN(std::shared_ptr<Region> region, Region::open(std::move(spec), std::move(share)));
+  FS_ASSIGN_OR_RETURN(std::shared_ptr<Region> region, open(std::move(spec), std::move(share)));
   const std::string& name = region->spec().name;
   const std::unique_lock lock(mutex_);
   // Not moved from when the name is there: somebody was faster, and the region goes when the lock is open again.
@@ -46,10 +56,14 @@ void RegionTable::remove(std::string_view name) {
   regions_.erase(at);
 }
 
-void RegionTable::remove_all() {
-  decltype(regions_) all;
+void RegionTable::remove_all(bool on_device) {
+  std::vector<std::shared_ptr<Region>> last;  // unmapped without the lock
   const std::unique_lock lock(mutex_);
-  all.swap(regions_);
+  std::erase_if(regions_, [&](auto& each) {
+    if (each.second->spec().on_device() != on_device) return false;
+    last.push_back(std::move(each.second));
+    return true;
+  });
 }
 
 std::shared_ptr<Region> RegionTable::find(std::string_view name) const {
@@ -78,7 +92,10 @@ RegionTotals RegionTable::totals() const {
   out.limits = limits_;
   const std::shared_lock lock(mutex_);
   out.registered = regions_.size();
-  for (const auto& [name, region] : regions_) out.broken += region->broken() ? 1 : 0;
+  for (const auto& [name, region] : regions_) {
+    out.broken += region->broken() ? 1 : 0;
+    out.on_device += region->spec().on_device() ? 1 : 0;
+  }
   return out;
 }
 

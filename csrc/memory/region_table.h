@@ -1,4 +1,4 @@
-// Registered regions by name: Triton's system shared-memory extension. Off until allow().
+// Registered regions by name: Triton's system and CUDA shared-memory extensions, one name space. Off until allow().
 //
 // remove() forgets the name at once (status does not show it, the name is free again); requests that use the region finish
 // with it, and the last one unmaps it.
@@ -27,6 +27,7 @@ struct RegionTotals {
   std::size_t broken = 0;     // of the registered
   std::size_t regions = 0;    // mapped: registered, or unregistered and still used
   std::uint64_t bytes = 0;    // of these
+  std::size_t on_device = 0;  // of the registered
   std::uint64_t refused = 0;  // calls of add(), for whatever reason
   RegionLimits limits;
 };
@@ -42,8 +43,11 @@ class RegionTable {
 
   // ALREADY_EXISTS "shared memory region 'x' already in manager"; RESOURCE_EXHAUSTED beyond the limits; else as Region::open.
   Status add(RegionSpec spec);
-  void remove(std::string_view name);  // nothing when there is none
-  void remove_all();
+  // The same for memory of a GPU, spec.device; errors as Region::open_on_device.
+  Status add_on_device(RegionSpec spec, std::span<const std::byte> handle, DeviceMemoryOpener& opener);
+  void count_refusal() { refused_.fetch_add(1, std::memory_order_relaxed); }  // of a registration, by others
+  void remove(std::string_view name);                                         // nothing when there is none
+  void remove_all(bool on_device = false);                                    // of one kind
 
   // nullptr: there is none.
   std::shared_ptr<Region> find(std::string_view name) const;
@@ -51,7 +55,8 @@ class RegionTable {
   RegionTotals totals() const;
 
  private:
-  Status try_add(RegionSpec spec);
+  template <class Open>
+  Status try_add(RegionSpec spec, Open open);
   struct Hash : std::hash<std::string_view> {
     using is_transparent = void;
   };

@@ -22,6 +22,56 @@ def cpu_threads() -> int: ...
 def set_tuning(*, at_load: bool, cache_directory: str) -> None:
     """For the process, loads that begin later. `cache_directory` "": nothing is kept."""
 
+class CudaDevice(TypedDict):
+    """A GPU that this process sees."""
+
+    ordinal: int
+    name: str
+    uuid: str  # "GPU-..." or "MIG-..."
+    compute_capability: str  # "9.0"
+    memory_bytes: int
+    pci: str  # "0000:3B:00.0"
+    numa_node: int | None  # None: the system does not say
+
+def cuda_devices() -> tuple[list[CudaDevice], str]:
+    """The GPUs, or none of them and why. The first call starts the driver (cuInit), which may take a second."""
+
+def limit_pinned_memory(*, pool_bytes: int = 1 << 29, client_bytes: int = 1 << 32) -> None:
+    """For the process, before its first model on a GPU: page-locked memory of batches, and of clients' regions; 0 = none."""
+
+def pinned_memory() -> PinnedMemory: ...
+def limit_gpu_memory(fraction: float) -> None:
+    """For the process: part of each GPU's memory that models may take; 5 % stay in reserve anyway."""
+
+def gpu_memory() -> list[GpuMemory]:
+    """Of the GPUs that came up in this process, by ordinal."""
+
+has_gpu_lane: bool  # of the build; the machine may have no GPU all the same
+
+class GpuFault(TypedDict):
+    """A GPU that this process has lost; its models answer UNAVAILABLE until the process is started again."""
+
+    device: int  # the driver's ordinal
+    uuid: str
+    reason: str
+    batch: str  # what ran when it was seen
+    at_ns: int  # time.monotonic_ns()
+
+def gpu_faults() -> list[GpuFault]: ...
+
+class GpuLaneCounts(TypedDict):
+    """Of all models on a GPU since the process started (csrc/backend/cuda_counts.h)."""
+
+    device: int
+    uuid: str
+    lost: bool
+    graph_batches: int
+    fallback_batches: int
+    failed_batches: int
+    in_place_copies: int
+    unpinned_copies: int
+
+def gpu_lane_counts() -> list[GpuLaneCounts]: ...
 def install_sigbus_guard() -> None:
     """For the process: shared memory that a client cuts off is then read as zeros, and its region is broken; without it the
     process ends. Other SIGBUS go to the handler that was there before."""
@@ -89,6 +139,7 @@ class InstanceGroup:
     cpus: list[int]  # empty: anywhere
     resources: list[ResourceNeed]
     rate_priority: int
+    gpu: str  # kind GPU: ordinal or UUID of one device; "": the backend decides
     def __init__(
         self,
         *,
@@ -97,6 +148,7 @@ class InstanceGroup:
         cpus: Sequence[int] = (),
         resources: Sequence[ResourceNeed] = (),
         rate_priority: int = 0,
+        gpu: str = "",
     ) -> None: ...
 
 class WarmUpInput:
@@ -284,6 +336,39 @@ class SharedMemoryTotals(TypedDict):
     regions: int  # mapped: registered, or unregistered and still used by requests
     bytes: int  # of these
     refused: int  # registrations, for whatever reason
+    on_device: int  # of the registered: memory of a GPU
+
+class PinnedMemory(TypedDict):
+    active: bool  # a GPU is in use
+    budget: int  # bytes of page-locked memory for batches
+    slab_bytes: int  # page-locked now
+    used_bytes: int  # of these
+    pageable_bytes: int  # given out beside it, because there was no more
+    over_budget: int  # pieces that became pageable for want of budget, ever
+    refused: int  # ... because the driver or the system refused
+    client_budget: int  # bytes of clients' shared memory that may be page-locked
+    client_ranges: int  # that are
+    client_bytes: int  # of these
+    client_refused: int  # that could not be, ever
+
+class GpuHolding(TypedDict):
+    owner: str  # "model 'm' version 3"
+    weights: int
+    activations: int
+    buffers: int
+    graphs: int
+    loading: bool  # still a forecast
+
+class GpuMemory(TypedDict):
+    device: int  # the driver's ordinal
+    name: str
+    uuid: str
+    total: int
+    free: int  # as the driver says now
+    budget: int
+    held: int
+    refused: int  # loads, ever
+    holdings: list[GpuHolding]
 
 class Scheduling(TypedDict):
     model: str
@@ -382,11 +467,16 @@ class Engine:
         of the BYTES inputs of one request, which are copied."""
     def register_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """csrc/memory/region_table.h; `key` as for shm_open. Raises ALREADY_EXISTS, INVALID_ARGUMENT, RESOURCE_EXHAUSTED."""
+    def register_cuda_region(self, name: str, raw_handle: bytes, device_id: int, byte_size: int) -> None:
+        """csrc/backend/cuda_ipc.h; the first call starts the CUDA driver. Raises UNIMPLEMENTED without a GPU, else as above."""
     def unregister_region(self, name: str) -> None:
-        """Requests that use it finish with it. Nothing happens when there is none."""
-    def unregister_regions(self) -> None: ...
+        """Of either kind. Requests that use it finish with it. Nothing happens when there is none."""
+    def unregister_regions(self, on_device: bool = False) -> None:
+        """All of one kind."""
     def shared_memory_regions(self) -> list[tuple[str, str, int, int]]:
-        """(name, key, offset, bytes) of each, by name."""
+        """(name, key, offset, bytes) of each in /dev/shm, by name."""
+    def cuda_memory_regions(self) -> list[tuple[str, int, int]]:
+        """(name, device, bytes) of each on a GPU, by name."""
     def shared_memory(self) -> SharedMemoryTotals: ...
     traces_dropped: int  # because nobody took them (16384 are kept)
     is_used: bool  # also after close: by calls of other threads
@@ -401,6 +491,10 @@ class Engine:
         max_batch_rows: int,
         make: Callable[..., object],
     ) -> None: ...
+    def add_graph_backend(self, name: str, source: object) -> None:
+        """`source`: of fastserve.gpu.source, whose `open` is called for each version on each device. FAILED_PRECONDITION
+        where this build has no GPU lane (has_gpu_lane); a machine without a GPU says so at the first load."""
+
     def infer(
         self,
         model: str,
@@ -524,6 +618,8 @@ class LocalSlot:
     def set_priority(self, priority: int) -> None: ...
     def set_timeout_us(self, us: int) -> None: ...
     def set_queue_timeout_us(self, us: int) -> None: ...
+    def set_parameters(self, parameters: dict[str, bool | int | float | str]) -> None:
+        """Instead of those before. INVALID_ARGUMENT names the one that cannot be sent."""
 
 class LocalConnection:
     """The client of the local transport (csrc/client/local_connection.h). One thread at a time: FAILED_PRECONDITION otherwise."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastserve import _core
+from fastserve.gpu import backends as gpu_backends
 from fastserve.worker.registration import register_workers
 
 _PLUGINS = {"openvino": "libfastserve_openvino.so"}
@@ -67,3 +68,4 @@ def register(core: _core.Engine, *, allow_python_models: bool = False) -> None:
                 core.add_plugin(backend, str(folder / file_name))
                 break
     register_workers(core, allow_python_models=allow_python_models)
+    gpu_backends.register(core)

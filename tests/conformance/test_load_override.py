@@ -122,7 +122,10 @@ def test_a_version_policy_of_the_request(explicit: Explicit) -> None:
         ('{"input": [{"nam": "x"}]}', "unknown field 'input.nam' (did you mean name?)"),
         ('{"backend": "no_such"}', "backend: 'no_such' is not available here"),
         ('{"name": "other"}', "name: got 'other'"),
-        ('{"instance_group": [{"kind": "KIND_GPU"}]}', "KIND_GPU, but no GPU is supported"),
+        (
+            '{"backend": "identity", "instance_group": [{"kind": "KIND_GPU"}]}',
+            "KIND_GPU, but identity runs on the CPU",
+        ),
         ('{"ensemble_scheduling": {"step": [{"model_name": "x"}]}}', "ensemble_scheduling"),
         ('{"version_policy": {"specific": {"versions": [7]}}}', "version 7 of version_policy.specific"),
         ('{"default_model_filename": "../../x"}', "'../../x' leaves the version directory"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from running_server import RunningServer
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 import fastserve
+from fastserve import errors
 
 pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
@@ -50,8 +52,33 @@ SIMPLE = """
         return np.array([[cell.upper() for cell in row] for row in x], object)
 """
 
+OPTIONAL = """
+    import json
+    import numpy as np
+    import triton_python_backend_utils as pb_utils
+
+    class TritonPythonModel:
+        def execute(self, requests):
+            return [self.one(request) for request in requests]
+
+        def one(self, request):
+            x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+            bias = pb_utils.get_input_tensor_by_name(request, "bias")
+            factor = json.loads(request.parameters()).get("factor", 1)
+            y = x * np.float32(factor) + (np.float32(0) if bias is None else bias.as_numpy())
+            return pb_utils.InferenceResponse([pb_utils.Tensor("y", y)])
+"""
+OPTIONAL_CONFIG = """
+backend: "python" max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: 3 }
+input { name: "bias" data_type: TYPE_FP32 dims: 3 optional: true }
+output { name: "y" data_type: TYPE_FP32 dims: 3 }
+dynamic_batching { max_queue_delay_microseconds: 20000 }
+"""
+
 # Open dimensions: a warm-up with zeros that fails, because the other model is not there yet, is then no obstacle.
 CALLER = """
+    import json
     import triton_python_backend_utils as pb_utils
 
     class TritonPythonModel:
@@ -68,7 +95,10 @@ CALLER = """
         def one(self, request):
             x = pb_utils.get_input_tensor_by_name(request, "x")
             to = "nobody" if x.as_numpy()[0, 0] > 8 else "usual"
-            call = pb_utils.InferenceRequest(model_name=to, requested_output_names=["y"], inputs=[x])
+            parameters = json.loads(request.parameters())
+            call = pb_utils.InferenceRequest(
+                model_name=parameters.pop("to", to), requested_output_names=["y"], inputs=[x], parameters=parameters
+            )
             response = call.exec()
             if response.has_error():
                 return pb_utils.InferenceResponse(error=response.error())
@@ -115,6 +145,7 @@ def write(repository: Path) -> Path:
     (folder("triton") / "model.py").write_text(textwrap.dedent(TRITON))
     (folder("simple") / "model.py").write_text(textwrap.dedent(SIMPLE))
     (folder("caller") / "model.py").write_text(textwrap.dedent(CALLER))
+    (folder("optional", OPTIONAL_CONFIG) / "model.py").write_text(textwrap.dedent(OPTIONAL))
     determinant(folder("det") / "model.onnx")
     relu(folder("asked", 'backend: "onnxruntime"') / "model.onnx")
     relu(folder("usual") / "model.onnx")
@@ -145,14 +176,14 @@ def client(server: RunningServer) -> Iterator[Any]:
     made.close()
 
 
-def ask(client: Any, model: str, **inputs: Any) -> Any:
+def ask(client: Any, model: str, parameters: dict[str, Any] | None = None, **inputs: Any) -> Any:
     """Of the first output."""
     tensors = []
     for name, array in inputs.items():
         tensor = http.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
         tensor.set_data_from_numpy(array)
         tensors.append(tensor)
-    answer = client.infer(model, tensors)
+    answer = client.infer(model, tensors, parameters=parameters)
     return answer.as_numpy(answer.get_response()["outputs"][0]["name"])
 
 
@@ -210,6 +241,46 @@ def test_a_model_calls_another(client: Any) -> None:
     with pytest.raises(InferenceServerException, match="nobody") as refused:
         ask(client, "caller", x=THREE + 10)
     assert refused.value.status() == "404"
+
+
+def test_a_call_carries_parameters(client: Any) -> None:
+    parameters = {"to": "optional", "factor": 2.5, "flag": True, "word": "w", "large": 2**63}
+    assert ask(client, "caller", parameters, x=THREE).tolist() == [[-1.5, 1, 6]]
+
+
+def test_an_optional_input_may_be_left_out(client: Any) -> None:
+    assert ask(client, "optional", x=THREE).tolist() == [[-1, 0, 2]]
+    assert ask(client, "optional", x=THREE, bias=THREE).tolist() == [[-2, 0, 4]]
+    config = {
+        tensor["name"]: tensor.get("optional", False)
+        for tensor in client.get_model_config("optional")["input"]
+    }
+    assert config == {"x": False, "bias": True}
+    with pytest.raises(InferenceServerException, match=r'inputs\["x"\]: missing'):
+        ask(client, "optional", bias=THREE)
+
+
+def test_requests_with_and_without_it_share_no_batch(client: Any) -> None:
+    def one(seed: int) -> None:
+        x = np.full((1, 3), seed, np.float32)
+        with http.InferenceServerClient(client_address) as own:
+            if seed % 2:
+                assert ask(own, "optional", x=x).tolist() == x.tolist()
+            else:
+                assert ask(own, "optional", x=x, bias=x).tolist() == (2 * x).tolist()
+
+    client_address = client._parsed_url.netloc
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(one, range(64)))
+
+
+def test_an_input_that_the_model_needs_is_not_optional(tmp_path: Path) -> None:
+    relu(tmp_path / "model.onnx")
+    inputs = [fastserve.Tensor("x", "FP32", (-1, 3), optional=True)]
+    with fastserve.Engine() as engine:
+        for backend in ("openvino", "onnxruntime"):
+            with pytest.raises(errors.InvalidArgument, match=r'input\["x"\].optional: got true, want false'):
+                engine.load("asked", tmp_path, backend=backend, inputs=inputs)
 
 
 def test_the_log_says_why_onnxruntime_took_a_model(server: RunningServer) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastserve.errors import InvalidArgument, NotFound
+from fastserve.errors import InvalidArgument, NotFound, Unimplemented
 from fastserve.frontends.served import Readiness, Served
 from fastserve.frontends.tracing import Tracing
 from fastserve.lifecycle import ModelControl, ModelState, Repositories, VersionSpec
@@ -154,6 +154,8 @@ class FakeCore:
         self.versions = versions
         self.traces_dropped = 6
         self.regions: dict[str, tuple[str, str, int, int]] = {}
+        self.cuda_regions: dict[str, tuple[str, int, int]] = {}
+        self.has_gpu = False
         self.shared_memory_allowed = False
         self.worker_reports: list[Any] = []
         self.given_labels: dict[str, dict[str, dict[int, int]]] = {}
@@ -223,9 +225,21 @@ class FakeCore:
 
     def unregister_region(self, name: str) -> None:
         self.regions.pop(name, None)
+        self.cuda_regions.pop(name, None)
 
-    def unregister_regions(self) -> None:
-        self.regions.clear()
+    def unregister_regions(self, on_device: bool = False) -> None:
+        (self.cuda_regions if on_device else self.regions).clear()
+
+    def cuda_memory_regions(self) -> list[tuple[str, int, int]]:
+        return list(self.cuda_regions.values())
+
+    def register_cuda_region(self, name: str, raw_handle: bytes, device_id: int, byte_size: int) -> None:
+        if not self.has_gpu:
+            raise Unimplemented(
+                f"failed to register CUDA shared memory region: '{name}': GPUs are not supported"
+            )
+        assert raw_handle == b"handle"
+        self.cuda_regions[name] = (name, device_id, byte_size)
 
 
 class FakeReconciler:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from fastserve.lifecycle.offline_check import CheckedModel
 
 PROBLEMS, UNREADABLE = 1, 2
+_ON_GPU = ("tensorrt", "pytorch_gpu")  # backends that run nowhere else
 
 EXAMPLES = """\
 examples:
@@ -30,7 +33,11 @@ examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "repository", nargs="*", type=Path, metavar="DIR", help="model repository (Triton's layout)"
+        "repository",
+        nargs="*",
+        type=Path,
+        metavar="DIR",
+        help="model repository (Triton's layout); a folder, not a URL",
     )
     for flag in ("--models-file", "--model-config-file", "--ovms-config-file"):
         parser.add_argument(
@@ -70,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from fastserve.lifecycle.offline_check import check_repositories
     from fastserve.lifecycle.repository import Repositories
 
+    _refuse_urls(args.repository)
     lists = lists_of(
         models_file=args.models_file,
         model_config_file=args.model_config_file,
@@ -99,6 +107,18 @@ def run(args: argparse.Namespace) -> int:
     return UNREADABLE if checked.unreadable else PROBLEMS if failed else 0
 
 
+def _refuse_urls(repositories: Sequence[Path]) -> None:
+    """pathlib has made one slash of two."""
+    from fastserve.errors import InvalidArgument
+
+    for path in repositories:
+        if match := re.match(r"([a-z][a-z0-9+.-]*):/", str(path)):
+            raise InvalidArgument(
+                f"DIR: got a URL ({match[1]}://...), want a folder: remote repositories are not checked. Copy it here, and check "
+                "the copy"
+            )
+
+
 def _defaults(args: argparse.Namespace) -> ModelDefaults:
     from fastserve import config
     from fastserve.server.start_checks import model_defaults
@@ -111,10 +131,23 @@ def _defaults(args: argparse.Namespace) -> ModelDefaults:
     )
 
 
+def _wants_gpu(spec: VersionSpec) -> bool:
+    return spec.backend in _ON_GPU or dict(spec.parameters).get("device", "").startswith("cuda")
+
+
+def _no_gpu() -> str:
+    """Why no GPU can be used on this machine; "" where there is one."""
+    from fastserve import _core
+
+    return _core.cuda_devices()[1]
+
+
 def _static(model: CheckedModel) -> dict[str, Any]:
     from fastserve.lifecycle.backend_choice import why
 
     notes = list(model.notes)
+    if any(_wants_gpu(spec) for spec in model.versions.values()) and (reason := _no_gpu()):
+        notes.append(f"needs a GPU, and here is none: {reason}")
     if any(spec.backend == "python" for spec in model.versions.values()):
         notes.append("runs code of the repository: `serve` takes it with --allow-python-models only")
     return {

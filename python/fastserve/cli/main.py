@@ -26,6 +26,7 @@ _COMMANDS = {
     "serve": "serve the models of a repository",
     "check": "check a model repository without a server",
     "manifest": "write checksums of the files of versions, or compare them",
+    "devices": "list the GPUs of this machine",
     "infer": "send one request to a server",
     "bench": "measure how a server answers under load",
     "models": "list the models of a server, or watch them",

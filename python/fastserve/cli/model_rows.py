@@ -31,6 +31,7 @@ class Row:
     memory_bytes: int | None = None
     requests: int | None = None  # answered since it was loaded
     failures: int | None = None
+    gpu_memory_bytes: int | None = None
 
     @property
     def key(self) -> tuple[str, str]:

@@ -6,8 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from fastserve.cli.model_rows import LOADING, Row
 
-HEADINGS = ("MODEL", "VERSION", "STATE", "INSTANCES", "MEMORY", "REQUESTS", "RATE", "LABELS", "REASON")
-_RIGHT = {"VERSION", "INSTANCES", "MEMORY", "REQUESTS", "RATE"}
+HEADINGS = (
+    "MODEL",
+    "VERSION",
+    "STATE",
+    "INSTANCES",
+    "MEMORY",
+    "GPU MEMORY",
+    "REQUESTS",
+    "RATE",
+    "LABELS",
+    "REASON",
+)
+_RIGHT = {"VERSION", "INSTANCES", "MEMORY", "GPU MEMORY", "REQUESTS", "RATE"}
 _COLORS = {"READY": "32", "FAILED": "31", "LOADING": "33", "WARMING": "33", "NEW": "33", "DRAINING": "33"}
 _BAR_CELLS = 10
 
@@ -57,6 +68,7 @@ def _cells(row: Row, rates: Mapping[tuple[str, str], float]) -> tuple[str, ...]:
         _state(row),
         str(row.instances) if row.instances else "",
         bytes_text(row.memory_bytes) if row.memory_bytes else "",
+        bytes_text(row.gpu_memory_bytes) if row.gpu_memory_bytes else "",
         f"{row.requests:,}" if row.requests is not None else "",
         f"{rate:,.1f}/s" if rate is not None else "",
         " ".join(sorted(row.labels)),

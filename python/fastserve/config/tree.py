@@ -397,6 +397,47 @@ class Limits:
         int,
         About("bytes of all these regions together", "--client-shm-bytes", 1, 1 << 50, is_bytes=True),
     ] = 16 << 30
+    client_pinned_bytes: Annotated[
+        int,
+        About(
+            "bytes of clients' regions (--allow-client-shm, --local) that are page-locked while a GPU is in use; beyond it they "
+            "work, and their copies to the GPU are staged. 0: none",
+            "--client-pinned-bytes",
+            0,
+            1 << 50,
+            is_bytes=True,
+        ),
+    ] = 4 << 30
+    pinned_memory_pool_byte_size: Annotated[
+        int,
+        About(
+            "page-locked memory for the batches of models on GPUs; beyond it batches use pageable memory, whose copies to the "
+            "GPU are synchronous. 0: none",
+            "--pinned-memory-pool-byte-size",
+            0,
+            1 << 50,
+            is_bytes=True,
+        ),
+    ] = 512 << 20
+    gpu_memory_fraction: Annotated[
+        float,
+        About(
+            "part of each GPU's memory that models may take; a load beyond it is refused. 5 % stay in reserve anyway",
+            "--gpu-memory-fraction",
+            0,
+            1,
+        ),
+    ] = 1.0
+    gpu_loss_exit_s: Annotated[
+        float,
+        About(
+            "when a GPU is lost (its driver needs a new process), the server is not ready at once and ends with code 70 after so "
+            "many seconds; -1: it stays, not ready",
+            "--gpu-loss-exit-s",
+            -1,
+            3600,
+        ),
+    ] = 2.0
     exit_timeout_s: Annotated[
         float,
         About("seconds that requests in flight have to finish after SIGTERM", "--exit-timeout", 0, 86400),

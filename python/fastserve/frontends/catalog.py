@@ -48,8 +48,11 @@ def server_metadata(served: Served) -> Json:
 
 
 def _extensions(served: Served) -> list[str]:
-    shared = ("system_shared_memory",) if served.core.shared_memory()["allowed"] else ()
-    return [*EXTENSIONS, *shared]
+    if not served.core.shared_memory()["allowed"]:
+        return [*EXTENSIONS]
+    # Whether there is a GPU is known when one is in use; asking the driver for it takes a second and memory.
+    cuda = ("cuda_shared_memory",) if _core.pinned_memory()["active"] else ()
+    return [*EXTENSIONS, "system_shared_memory", *cuda]
 
 
 def model_ready(served: Served, model: str, version: str) -> bool:

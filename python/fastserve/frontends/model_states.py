@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from fastserve import _core
@@ -25,7 +26,21 @@ async def model_states(served: Served) -> list[Json]:
     statuses = {(s.model, s.version): s for s in served.core.status()}
     labels = _labels(served)
     states = await served.control.states()
-    return [_row(served.core, state, statuses, labels) for state in states]
+    rows = [_row(served.core, state, statuses, labels) for state in states]
+    held = _gpu_bytes()
+    for state, row in zip(states, rows, strict=True):
+        if (owner := f"model '{state.model}' version {state.version}") in held:
+            row["gpu_memory_bytes"] = held[owner]
+    return rows
+
+
+def _gpu_bytes() -> dict[str, int]:
+    """What versions hold of all GPUs together, by the owner's name in the ledgers."""
+    held: Counter[str] = Counter()
+    for ledger in _core.gpu_memory():
+        for one in ledger["holdings"]:
+            held[one["owner"]] += one["weights"] + one["activations"] + one["buffers"] + one["graphs"]
+    return held
 
 
 def _row(

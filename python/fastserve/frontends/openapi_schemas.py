@@ -114,6 +114,21 @@ SCHEMAS: dict[str, Json] = {
         },
         *("key", "byte_size"),
     ),
+    "CudaRegions": _array(
+        _object(
+            {"name": _STRING, "device_id": _COUNT, "byte_size": _COUNT}, *("name", "device_id", "byte_size")
+        )
+    ),
+    "CudaRegionRegistration": _object(
+        {
+            "raw_handle": _object(
+                {"b64": {**_STRING, "description": "A cudaIpcMemHandle_t in base64"}}, "b64"
+            ),
+            "device_id": {**_COUNT, "description": "Of the GPU, as the server numbers them; 0 when missing"},
+            "byte_size": {"type": "integer", "minimum": 1},
+        },
+        *("raw_handle", "byte_size"),
+    ),
     "ModelReady": _object({"name": _STRING, "ready": _BOOLEAN}, "name", "ready"),
     "Links": _object({}, additionalProperties=_STRING),
     "ServerMetadata": _object(
@@ -210,6 +225,7 @@ SCHEMAS: dict[str, Json] = {
                 },
                 "instances": _COUNT,
                 "memory_bytes": {**_COUNT, "description": "As far as it is known"},
+                "gpu_memory_bytes": {**_COUNT, "description": "Of all GPUs together, by their ledgers"},
                 "requests": {**_COUNT, "description": "Answered since the version was loaded"},
                 "failures": {**_COUNT, "description": "Refused, failed or cancelled since then"},
             },

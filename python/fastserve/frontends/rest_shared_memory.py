@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +14,7 @@ from fastserve.errors import InvalidArgument
 from fastserve.frontends import shared_memory
 from fastserve.frontends.openapi import operation
 from fastserve.frontends.rest_parts import json_answer, optional_object, served_of
-from fastserve.frontends.shared_memory import Region
+from fastserve.frontends.shared_memory import CudaRegion, Region
 
 TAG = "shared memory"
 
@@ -24,7 +25,7 @@ async def system_status(request: Request) -> Response:
 
     501 unless the server was started with --allow-client-shm.
     """
-    regions = shared_memory.status(served_of(request), "system", _name(request))
+    regions = shared_memory.system_status(served_of(request), _name(request))
     return json_answer([asdict(region) for region in regions])
 
 
@@ -39,7 +40,7 @@ async def system_register(request: Request) -> Response:
     region = Region(
         _name(request), _text(body, "key"), _whole(body, "offset", 0), _whole(body, "byte_size", None)
     )
-    shared_memory.register(served_of(request), region)
+    await shared_memory.register(served_of(request), region)
     return json_answer({})
 
 
@@ -53,23 +54,35 @@ async def system_unregister(request: Request) -> Response:
     return json_answer({})
 
 
-@operation(TAG, answer="Regions", errors=(404, 501))
+@operation(TAG, answer="CudaRegions", errors=(404, 501))
 async def cuda_status(request: Request) -> Response:
-    """Registered GPU memory: none"""
-    shared_memory.status(served_of(request), "cuda", _name(request))
-    return json_answer([])
+    """Registered GPU memory, or one region of it
+
+    None on a server without a GPU. 501 unless it was started with --allow-client-shm.
+    """
+    regions = shared_memory.cuda_status(served_of(request), _name(request))
+    return json_answer([asdict(region) for region in regions])
 
 
-@operation(TAG, status=501)
+@operation(TAG, body="CudaRegionRegistration", body_required=True, errors=(400, 429, 501))
 async def cuda_register(request: Request) -> Response:
-    """Not supported: GPU memory"""
-    shared_memory.refuse_cuda(served_of(request), _name(request))
-    raise AssertionError("not reached")
+    """Registers GPU memory of the client under a name
+
+    By its CUDA IPC handle. 501 without a GPU.
+    """
+    shared_memory.check_allowed(served_of(request))
+    body = await optional_object(request)
+    region = CudaRegion(_name(request), _whole(body, "device_id", 0), _whole(body, "byte_size", None))
+    await shared_memory.register_cuda(served_of(request), region, _handle(body))
+    return json_answer({})
 
 
 @operation(TAG, errors=(404, 501))
 async def cuda_unregister(request: Request) -> Response:
-    """Does nothing, as there is no GPU memory"""
+    """Forgets one region of GPU memory, or all
+
+    Requests that use it finish with it. Also when there is no such region.
+    """
     shared_memory.unregister(served_of(request), "cuda", _name(request))
     return json_answer({})
 
@@ -94,6 +107,17 @@ def _whole(body: dict[str, Any], field: str, default: int | None) -> int:
     raise InvalidArgument(
         f"{field}: {'missing' if value is None else 'got another type'}, want a whole number"
     )
+
+
+def _handle(body: dict[str, Any]) -> bytes:
+    raw = body.get("raw_handle")
+    text = raw.get("b64") if isinstance(raw, dict) else None
+    if not isinstance(text, str):
+        raise InvalidArgument('raw_handle: want {"b64": "..."}, the base64 text of a cudaIpcMemHandle_t')
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise InvalidArgument("raw_handle.b64: got a text that is no base64") from None
 
 
 def _routes(kind: str, status: Any, register: Any, unregister: Any) -> list[Route]:

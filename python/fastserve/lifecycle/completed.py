@@ -57,6 +57,8 @@ def _complete_tensors(tensors: Any, loaded: list[_core.TensorSpec], batches: boo
         tensor.name = actual.name
         tensor.data_type = data_type_of(actual.datatype)
         tensor.dims[:] = actual.shape[1:] if batches else actual.shape
+        if actual.optional:  # outputs never are
+            tensor.optional = True
 
 
 def _complete_scheduling(config: Any, spec: VersionSpec) -> None:

@@ -51,7 +51,6 @@ FIELDS: dict[str, Row] = {
     "input.reshape": _NOT_YET,
     "input.is_shape_tensor": _refused("is for TensorRT, which this server does not run yet"),
     "input.allow_ragged_batch": _NOT_YET,
-    "input.optional": _NOT_YET,
     "output": _USED,
     "output.reshape": _NOT_YET,
     "output.is_shape_tensor": _refused("is for TensorRT, which this server does not run yet"),

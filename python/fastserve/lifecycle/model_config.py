@@ -229,13 +229,13 @@ class ConfigReader:
             yield self._error(f"{name}: versions is empty", "version_policy")
 
     def _check_instances(self) -> Iterator[TextError]:
-        for index, group in enumerate(self.message.instance_group):
-            kind = group.Kind.Name(group.kind)
-            if kind == "KIND_GPU":
+        kinds = [group.Kind.Name(group.kind) for group in self.message.instance_group]
+        for index, (group, kind) in enumerate(zip(self.message.instance_group, kinds, strict=True)):
+            if kind != "KIND_GPU" and "KIND_GPU" in kinds:
                 yield self._error(
-                    "instance_group: KIND_GPU, but no GPU is supported", "instance_group", index, "kind"
+                    f"instance_group: {kind} beside KIND_GPU, want one kind", "instance_group", index, "kind"
                 )
-            elif group.gpus:
+            elif group.gpus and kind != "KIND_GPU":
                 yield self._error(
                     f"instance_group: gpus goes with KIND_GPU, got {kind}", "instance_group", index, "gpus"
                 )
@@ -316,6 +316,7 @@ class ConfigReader:
             outputs=self._tensors(message.output),
             version_policy=self._version_policy(),
             scheduling=self.scheduling.wanted,
+            on_gpu=any(group.Kind.Name(group.kind) == "KIND_GPU" for group in message.instance_group),
             parameters=tuple(sorted((k, v) for k, v in parameters.items() if k not in PARAMETERS)),
             label_files=tuple(self._label_files()),
             version_labels=tuple(sorted((name, tuple(sorted(v.items()))) for name, v in labels.items())),
@@ -339,7 +340,10 @@ class ConfigReader:
 
     def _tensors(self, tensors: Any) -> tuple[TensorShape, ...]:
         front = (-1,) if self.max_batch_rows > 0 else ()
-        return tuple(TensorShape(t.name, datatype_of(t.data_type), (*front, *t.dims)) for t in tensors)
+        return tuple(
+            TensorShape(t.name, datatype_of(t.data_type), (*front, *t.dims), getattr(t, "optional", False))
+            for t in tensors
+        )
 
     def _version_policy(self) -> VersionPolicy:
         policy = self.message.version_policy

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fastserve import plugins
+from fastserve import errors, plugins
 from fastserve.lifecycle import batching_parameters
 from fastserve.lifecycle.fingerprint import Fingerprints
 from fastserve.lifecycle.labels import read_labels
@@ -318,7 +318,10 @@ class ModelFolder:
         return self._spec(settings, number, backend, str(path))
 
     def _spec(self, settings: Settings, number: int, backend: str, path: str) -> VersionSpec:
-        spec = settings.version_spec(number, backend, path, self.defaults)
+        try:
+            spec = settings.version_spec(number, backend, path, self.defaults)
+        except errors.FastserveError as error:
+            raise _Refused(error.message) from None
         return replace(spec, fingerprint=self.fingerprints.of(self.folders[number]))
 
     def _single_file(self, settings: Settings, number: int, file: Path) -> VersionSpec:
@@ -350,6 +353,8 @@ class ModelFolder:
         self._confine(path)
         if not path.exists():
             raise _Refused(f"'{present[0]}' is a broken link")
+        if not path.is_file() and not path.is_dir():  # a pipe would keep its reader waiting
+            raise _Refused(f"'{present[0]}' is not a regular file")
         if path.is_file() and path.stat().st_size == 0:
             raise _Refused(f"'{present[0]}' is empty")
         # A SavedModel is a folder; without one of its own it is the version folder.

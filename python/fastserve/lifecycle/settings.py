@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fastserve import protos
+from fastserve.gpu import backends as gpu_backends
 from fastserve.lifecycle.batching_parameters import BatchingParameters
 from fastserve.lifecycle.host_policy import CPU_POLICY
 from fastserve.lifecycle.labels import LabelFile, Labels
@@ -48,6 +49,7 @@ class Settings:
     outputs: tuple[TensorShape, ...] = ()
     version_policy: VersionPolicy = VersionPolicy()
     scheduling: Scheduling = field(default_factory=Scheduling)
+    on_gpu: bool = False  # instance_group of KIND_GPU
     parameters: tuple[tuple[str, str], ...] = ()
     label_files: tuple[LabelFile, ...] = ()
     labels: Labels = ()  # what was read from them
@@ -57,13 +59,18 @@ class Settings:
     notes: tuple[str, ...] = ()  # for the log: what was accepted and runs otherwise than it says
 
     def version_spec(self, version: int, backend: str, path: str, defaults: ModelDefaults) -> VersionSpec:
+        """InvalidArgument, FailedPrecondition: it is to run on a GPU, and the backend or this build cannot."""
         scheduling = self.scheduling
         if scheduling.target_p99_ms is None:
             scheduling = replace(scheduling, target_p99_ms=defaults.target_p99_ms)
         if not scheduling.instances and (cpus := defaults.host_policies.get(CPU_POLICY)):
             # As many as the backend wants.
             scheduling = replace(scheduling, instances=(Instances(count=0, cpus=cpus),))
-        parameters = dict(defaults.backend_parameters.get(backend, {})) | dict(self.parameters)
+        more: dict[str, str] = {}
+        if self.on_gpu:
+            gpus = [group.gpu for group in scheduling.instances if group.gpu]
+            backend, more = gpu_backends.on_gpu(backend, gpus)
+        parameters = dict(defaults.backend_parameters.get(backend, {})) | more | dict(self.parameters)
         return VersionSpec(
             model=self.model,
             version=version,

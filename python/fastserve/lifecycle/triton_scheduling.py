@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from fastserve.lifecycle.host_policy import CPU_POLICY, INLINE, inline_cpus, unknown_policy
@@ -91,7 +92,7 @@ class TritonScheduling:
             preserve_order=batching.preserve_ordering,
             queue=queue,
             priorities=self._priorities(batching),
-            instances=tuple(self._group(group) for group in message.instance_group),
+            instances=tuple(on for group in message.instance_group for on in self._groups(group)),
             response_cache=message.response_cache.enable,
             warm_up=tuple(_warm_up(sample) for sample in message.model_warmup),
         )
@@ -107,6 +108,11 @@ class TritonScheduling:
             if getattr(batching, name):
                 self.notes.append(f"dynamic_batching.{name} is without effect: priority_levels is not set")
         return Priorities()
+
+    def _groups(self, group: Any) -> list[Instances]:
+        """`count` instances on each of its GPUs, as Triton has it."""
+        one = self._group(group)
+        return [replace(one, gpu=str(gpu)) for gpu in group.gpus] or [one]
 
     def _group(self, group: Any) -> Instances:
         resources = tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastserve import _core
+from fastserve.gpu import backends as gpu_backends
 from fastserve.lifecycle.labels import Labels
 from fastserve.scheduling import Scheduling, core_arguments
 from fastserve.worker.registration import KINDS
@@ -56,8 +57,8 @@ class VersionSpec:
         )
 
     def _for_worker(self) -> dict[str, str]:
-        """What a worker process is told beside the model's parameters; fastserve.worker.process reads it."""
-        if self.backend not in KINDS:
+        """What a loader in Python is told beside the model's parameters: fastserve.worker.process, fastserve.gpu.torch."""
+        if self.backend not in (*KINDS, gpu_backends.PYTORCH):
             return {}
         from fastserve.lifecycle.worker_config import worker_config
 

@@ -3,6 +3,7 @@ twice."""
 
 from fastserve.metrics.collector import EngineCollector
 from fastserve.metrics.exposition import CONTENT_TYPE, exposition, pieces
+from fastserve.metrics.gpu import GpuCollector
 from fastserve.metrics.lifecycle import LifecycleCollector
 from fastserve.metrics.local import LocalCollector
 from fastserve.metrics.loop_lag import LoopLag
@@ -11,6 +12,7 @@ from fastserve.metrics.tls import TlsCollector
 __all__ = [
     "CONTENT_TYPE",
     "EngineCollector",
+    "GpuCollector",
     "LifecycleCollector",
     "LocalCollector",
     "LoopLag",

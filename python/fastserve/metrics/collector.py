@@ -17,7 +17,8 @@ fastserve_traces_dropped_total                         traces that nobody took
 fastserve_build_info{version}                          1
 
 Triton's names beside them: metrics/triton.py; the response cache: metrics/response_cache.py;
-shared memory: metrics/shared_memory.py; labels of versions: metrics/labels.py.
+shared memory: metrics/shared_memory.py; labels of versions: metrics/labels.py; page-locked and GPU memory:
+metrics/pinned_memory.py; batches on GPUs: metrics/gpu_lanes.py.
 Buckets: 1 us * 2^i, i = 0..24 (csrc/base/histogram.h); 1, 2, 4 ... rows.
 """
 
@@ -32,9 +33,11 @@ from prometheus_client.core import Metric
 
 from fastserve import _core
 from fastserve.metrics.families import Versions, add_histogram, model_labels, single
+from fastserve.metrics.gpu_lanes import gpu_lanes
 from fastserve.metrics.host import Host
 from fastserve.metrics.labels import labels
 from fastserve.metrics.loop_lag import LoopLag
+from fastserve.metrics.pinned_memory import pinned_memory
 from fastserve.metrics.response_cache import response_cache
 from fastserve.metrics.shared_memory import shared_memory
 from fastserve.metrics.triton import triton
@@ -84,6 +87,8 @@ class EngineCollector:
         yield from labels(self._core)
         yield from workers(self._core)
         yield from shared_memory(self._core)
+        yield from pinned_memory(statuses)
+        yield from gpu_lanes()
         yield from _requests(versions)
         yield from _histograms(versions)
         yield _rejected(versions, loops)

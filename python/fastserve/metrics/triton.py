@@ -1,7 +1,7 @@
 """Triton's names with Triton's labels and meanings (contracts §1c), so that dashboards made for it work.
 
-`*_duration_us` are running totals, to be divided by the success count. Names of what fastserve does not have (GPU,
-pinned memory pool) are left out; those of the cache are in metrics/response_cache.py.
+`*_duration_us` are running totals, to be divided by the success count. Those of the cache are in metrics/response_cache.py, of
+GPUs in metrics/gpu.py.
 """
 
 from __future__ import annotations

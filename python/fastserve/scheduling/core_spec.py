@@ -56,6 +56,7 @@ def _group(group: Instances) -> _core.InstanceGroup:
             for resource in group.resources
         ],
         rate_priority=group.rate_priority,
+        gpu=group.gpu,
     )
 
 

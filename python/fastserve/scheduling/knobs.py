@@ -48,6 +48,7 @@ class Instances:
     cpus: tuple[int, ...] = ()  # their threads stay there; empty: anywhere
     resources: tuple[Resource, ...] = ()
     rate_priority: int = 0  # 2 gets half the turns of 1; 0 counts as 1
+    gpu: str = ""  # of backends on a GPU: its number or UUID ("GPU-...", "MIG-..."); "": the backend decides
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ def banner(
     *,
     http_url: str = "",
     curl_options: str = "",
+    gpus: Sequence[_core.GpuMemory] = (),
     color: bool = False,
 ) -> str:
     """Several lines, the last one with its line end. `addresses`: "http", "grpc" and "metrics" ->
-    host:port. `http_url`: when it is not http://."""
+    host:port. `http_url`: when it is not http://. `gpus`: those in use."""
     dim, bold, red, reset = (_DIM, _BOLD, _RED, _RESET) if color else ("", "", "", "")
     http_url = http_url or f"http://{addresses['http']}"
     urls = [
@@ -40,6 +41,7 @@ def banner(
     failed = [s for s in states if s.state == "FAILED"]
     lines = [f"{bold}fastserve {version}{reset}", ""]
     lines += [f"  {name:<8} {url}" for name, url in urls]
+    lines += [f"  {'GPU':<8} {gpu['device']} {gpu['name']} {dim}{gpu['uuid']}{reset}" for gpu in gpus]
     lines += ["", *(f"  {bold}{s.model}{reset} {dim}{describe(s)}{reset}" for s in ready)]
     if not ready:
         lines.append("  no model is ready")

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from fastserve import _core
 from fastserve._io import IoStatistics
-from fastserve.metrics import CONTENT_TYPE, EngineCollector, LoopLag, pieces
+from fastserve.metrics import CONTENT_TYPE, EngineCollector, GpuCollector, LoopLag, pieces
 from fastserve.server.metrics_listener import MetricsListener
 
 
@@ -28,6 +28,8 @@ class MetricsPort:
         self._registry.register(
             EngineCollector(core, io_statistics, self._lag, version, io_threads=io_threads)
         )
+        self._gpus = GpuCollector()
+        self._registry.register(self._gpus)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._listener = MetricsListener(lambda: pieces(self._registry.collect()), CONTENT_TYPE)
@@ -37,6 +39,7 @@ class MetricsPort:
 
     async def start(self, sockets: list[socket.socket]) -> None:
         self._lag.start(asyncio.get_running_loop())
+        self._gpus.start()
         await self._listener.start(sockets)
 
     async def close(self) -> None:

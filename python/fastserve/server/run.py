@@ -16,11 +16,11 @@ from pathlib import Path
 import uvloop
 
 import fastserve
-from fastserve import Engine, config
+from fastserve import Engine, _core, config
 from fastserve.lifecycle import Repositories, Scan
 from fastserve.lifecycle.poller import Poller
 from fastserve.lifecycle.saved_state import SavedState
-from fastserve.server import cpu
+from fastserve.server import cpu, gpu_fault, gpu_memory
 from fastserve.server.banner import banner, describe
 from fastserve.server.client_shm import allow_client_shm
 from fastserve.server.example_request import curl
@@ -72,6 +72,10 @@ def _prepare(configuration: config.Config) -> Repositories:
     if cache_dir is not None:
         _check_writable(cache_dir)
     cpu.apply(configuration.cpu)
+    gpu_memory.apply(configuration.limits)
+    if _core.has_gpu_lane:
+        # Read by the driver when it starts: its queues for streams, 8 otherwise, so that a ninth lane would wait behind another.
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     check_tracing(configuration.tracing)
     parameters = {} if cache_dir is None else {"openvino": {"CACHE_DIR": os.fspath(cache_dir)}}
     ReadyFile(configuration.server.ready_file).clear()
@@ -134,6 +138,7 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.ask)
         allow_client_shm(server.engine.core, configuration)
         await server.start(scan)
+        gpu_watch = _watch_gpus(server, configuration.limits.gpu_loss_exit_s)
         log.info("listening", extra=server.addresses)
         systemd.loading(server.summary)
         loading = asyncio.create_task(server.loaded())
@@ -153,6 +158,7 @@ async def _serve(
     systemd.stopping("answering what is in flight")
     ready_file.remove()
     loading.cancel()
+    gpu_watch.cancel()
     stopped = await server.stop(configuration.limits.exit_timeout_s)
     await reload.close()
     systemd.close()
@@ -166,6 +172,12 @@ async def _serve(
     )
     _exit_now(EXIT_UNFINISHED)
     raise AssertionError("not reached")
+
+
+def _watch_gpus(server: Server, grace_s: float) -> asyncio.Task[None]:
+    return asyncio.create_task(
+        gpu_fault.watch(lambda: server.served.ready.set(False), _exit_now, grace_s=grace_s), name="gpu faults"
+    )
 
 
 def _announce(server: Server, human: bool) -> None:
@@ -183,6 +195,7 @@ def _announce(server: Server, human: bool) -> None:
                 states,
                 http_url=server.http_url,
                 curl_options=_curl_options(server),
+                gpus=_core.gpu_memory(),
                 color=color,
             )
         )

@@ -353,7 +353,7 @@ TEST_F(OpenVinoCpu, SaysInWhichPrecisionItComputes) {
 TEST_F(OpenVinoCpu, CpusOfTheInstancesBoundTheThreads) {
   LoadSpec with = wide();
   with.instance_count = 2;
-  with.groups = {{"bound", 1, {0}, {}, 0}, {"same", 1, {0}, {}, 0}};
+  with.groups = {{"bound", 1, "", {0}, {}, 0}, {"same", 1, "", {0}, {}, 0}};
   auto model = loaded(with);
   EXPECT_EQ(model->properties().at("threads"), "1");
   EXPECT_TRUE(std::ranges::equal(model->cpus(1), std::vector<int>{0}));

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "batch/arena.h"
+#include "support/device_memory_double.h"
 #include "support/samples.h"
 
 namespace fastserve {
@@ -84,6 +85,27 @@ TEST_F(BatchTest, ASingleRequestThatDoesNotFillItIsPadded) {
   add_ints(values);
   ASSERT_TRUE(batch_->gather(2).is_ok());
   EXPECT_EQ(ints(batch_->inputs()[0].data, batch_->inputs()[0].bytes), (Ints{1, 2, 0, 0}));
+}
+
+TEST_F(BatchTest, MemoryOfAGpuStaysWhereItIsOrComesToTheHost) {
+  use(row_signature(8));
+  DeviceMemoryDouble gpu(0, 64);
+  gpu.put<std::int32_t>(0, {1, 2});
+  const Ints values{3, 4};
+  const auto* at = reinterpret_cast<const std::byte*>(gpu.address());
+  add({{"x", DType::kInt32, Shape{1, 2}, {at, 8}, &gpu}});
+  add_ints(values);
+  ASSERT_TRUE(batch_->gather(4, true, 0).is_ok());
+  ASSERT_EQ(batch_->device_parts().size(), 1U);
+  EXPECT_EQ(batch_->device_parts()[0].offset, 0U);
+  EXPECT_EQ(batch_->device_parts()[0].data.data(), at);
+  EXPECT_EQ(ints(batch_->inputs()[0].data + 8, 24), (Ints{3, 4, 0, 0, 0, 0}));
+  EXPECT_EQ(gpu.reads, 0);
+  ASSERT_TRUE(batch_->gather(4, true, 1).is_ok());  // another GPU
+  EXPECT_TRUE(batch_->device_parts().empty());
+  EXPECT_EQ(ints(batch_->inputs()[0].data, 32), (Ints{1, 2, 3, 4, 0, 0, 0, 0}));
+  gpu.lost = true;
+  EXPECT_EQ(batch_->gather(4).code(), Code::kUnavailable);
 }
 
 TEST_F(BatchTest, ScatterSlicesRowsInTheOrderThatWasAskedFor) {

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support import simulated_cuda
+
+from fastserve import _core
 
 FASTSERVE = [sys.executable, "-m", "fastserve.cli"]
 HEAVY = (
@@ -116,6 +119,7 @@ def test_version() -> None:
         (["config", "show", "--http", "1"], "unknown argument --http"),  # no guessing of abbreviations
         (["config", "show", "--config", "missing.yaml"], "--config missing.yaml: No such file or directory"),
         (["check", "missing-folder"], "model repository 'missing-folder' does not exist"),
+        (["check", "s3://bucket/models"], "DIR: got a URL (s3://...), want a folder"),
         (["infer", "m", "--input", "x=zeros", "--repeat", "0"], "--repeat and --batch start at 1"),
         (["infer", "m", "--url", "ftp://a"], "--url: got 'ftp://a', expected grpc://host:port"),
         (["models", "--url", "http://a:b"], "--url: 'http://a:b' has no good port"),
@@ -231,6 +235,20 @@ def test_check_of_a_python_model_says_that_it_needs_a_flag(repository: Path) -> 
     loaded = run("check", "--load", str(repository))
     assert loaded.returncode == 1
     assert 'backend: got "python", which is off' in loaded.stdout
+
+
+@pytest.mark.skipif(not _core.has_gpu_lane, reason="built without the GPU lane")
+def test_check_of_a_gpu_model_says_what_is_missing(repository: Path) -> None:
+    (repository / "net/1").mkdir(parents=True)
+    (repository / "net/1/model.pt2").write_bytes(b"never read")
+    (repository / "net/config.pbtxt").write_text('backend: "pytorch" instance_group [{ kind: KIND_GPU }]')
+    done = run("check", str(repository), **simulated_cuda.environment(devices=0))
+    assert (
+        "note: needs a GPU, and here is none: no GPU: the NVIDIA driver (libcuda.so.1) finds no device"
+        in done.stdout
+    )
+    assert done.stdout.count("needs a GPU") == 1
+    assert "needs a GPU" not in run("check", str(repository), **simulated_cuda.environment()).stdout
 
 
 def test_check_of_an_empty_repository(tmp_path: Path) -> None:

@@ -178,6 +178,43 @@ async def test_versions_are_checked(served: Served, http_call: Any, version: str
 
 
 @pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"raw_handle": {"b64": "aGFuZGxl"}, "byte_size": 64}, ""),
+        ({"raw_handle": {"b64": "aGFuZGxl"}, "device_id": 1, "byte_size": 64}, ""),
+        (
+            {"raw_handle": {"b64": "no base64!"}, "byte_size": 64},
+            "raw_handle.b64: got a text that is no base64",
+        ),
+        ({"raw_handle": "aGFuZGxl", "byte_size": 64}, 'raw_handle: want {"b64": "..."}'),
+        ({"byte_size": 64}, "raw_handle"),
+        ({"raw_handle": {"b64": "aGFuZGxl"}}, "byte_size: missing"),
+        ({"raw_handle": {"b64": "aGFuZGxl"}, "byte_size": -1}, "byte_size: got -1"),
+        (
+            {"raw_handle": {"b64": "aGFuZGxl"}, "device_id": "0", "byte_size": 1},
+            "device_id: got another type",
+        ),
+        ({"raw_handle": {"b64": "aGFuZGxl"}, "device_id": 1 << 63, "byte_size": 1}, "device_id: got"),
+    ],
+)
+async def test_cuda_memory_is_registered_by_its_handle(
+    served: Served, core: Any, http_call: Any, body: dict[str, Any], error: str
+) -> None:
+    core.shared_memory_allowed = core.has_gpu = True
+    route = "/v2/cudasharedmemory/region/g"
+    call = await ask(served, http_call, "POST", f"{route}/register", json.dumps(body).encode())
+    assert call.status == (400 if error else 200), call.json
+    if error:
+        assert error in call.json["error"]
+        assert not core.cuda_regions
+        return
+    region = {"name": "g", "device_id": body.get("device_id", 0), "byte_size": 64}
+    assert (await ask(served, http_call, "GET", f"{route}/status")).json == [region]
+    assert (await ask(served, http_call, "POST", f"{route}/unregister")).status == 200
+    assert (await ask(served, http_call, "GET", "/v2/cudasharedmemory/status")).json == []
+
+
+@pytest.mark.parametrize(
     ("method", "target"),
     [
         ("GET", "/v2/systemsharedmemory/status"),

@@ -156,6 +156,30 @@ async def test_shared_memory(served: Served, core: Any, grpc_call: Any) -> None:
     assert "system_shared_memory" in metadata.extensions
 
 
+async def test_cuda_shared_memory(served: Served, core: Any, grpc_call: Any) -> None:
+    core.shared_memory_allowed = core.has_gpu = True
+
+    async def call(method: str, **fields: Any) -> tuple[int, Any]:
+        finished, response = await ask(served, grpc_call, OIP + method, **fields)
+        return finished[0], response
+
+    register = {"name": "g", "raw_handle": b"handle", "device_id": 1, "byte_size": (1 << 64) - 1}
+    assert (await call("CudaSharedMemoryRegister", **register))[0] == 0
+    for name in ("", "g"):
+        _, status = await call("CudaSharedMemoryStatus", name=name)
+        assert {n: (r.name, r.device_id, r.byte_size) for n, r in status.regions.items()} == {
+            "g": ("g", 1, (1 << 64) - 1)
+        }
+    for method in ("SystemSharedMemoryStatus", "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus"):
+        name = "x" if method.startswith("Cuda") else "g"
+        assert (await call(method, name=name))[0] == 5
+    assert (await call("SystemSharedMemoryUnregister"))[0] == 0
+    assert list(core.cuda_regions) == ["g"]
+    assert (await call("CudaSharedMemoryUnregister", name="x"))[0] == 0
+    assert (await call("CudaSharedMemoryUnregister"))[0] == 0
+    assert not core.cuda_regions
+
+
 async def test_health_list(served: Served, grpc_call: Any) -> None:
     _, response = await ask(served, grpc_call, "/grpc.health.v1.Health/List")
     assert {name: status.status for name, status in response.statuses.items()} == {"": 1}

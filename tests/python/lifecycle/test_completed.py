@@ -18,8 +18,8 @@ def status(**fields: Any) -> Any:
         "platform": "openvino",
         "max_batch_rows": 8,
         "instance_count": 2,
-        "inputs": [SimpleNamespace(name="x", datatype="FP32", shape=[-1, 3, 224])],
-        "outputs": [SimpleNamespace(name="y", datatype="BYTES", shape=[-1, 10])],
+        "inputs": [SimpleNamespace(name="x", datatype="FP32", shape=[-1, 3, 224], optional=False)],
+        "outputs": [SimpleNamespace(name="y", datatype="BYTES", shape=[-1, 10], optional=False)],
     }
     return SimpleNamespace(**(known | fields))
 

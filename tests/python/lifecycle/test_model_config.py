@@ -68,7 +68,6 @@ REFUSED: list[tuple[str, list[tuple[int, str]]]] = [
     ),
     (INPUT[:-1] + "\nreshape { shape: [ ] } }", [(2, "input.reshape is not supported yet")]),
     (INPUT[:-1] + "\nallow_ragged_batch: true }", [(2, "input.allow_ragged_batch is not supported yet")]),
-    (INPUT[:-1] + "\noptional: true }", [(2, "input.optional is not supported yet")]),
     (INPUT[:-1] + "\nis_shape_tensor: true }", [(2, "input.is_shape_tensor is for TensorRT")]),
     (
         'output [\n { name: "a" data_type: TYPE_FP32 dims: 1 },\n { name: "b" data_type: TYPE_FP32 dims: 1\n'
@@ -115,7 +114,7 @@ REFUSED: list[tuple[str, list[tuple[int, str]]]] = [
     ("version_policy { all { }\n latest { } }", [(2, "only one")]),
     (
         "instance_group [ { count: 1 },\n { kind: KIND_GPU\n gpus: [ 0 ] } ]",
-        [(2, "KIND_GPU, but no GPU is supported")],
+        [(1, "KIND_AUTO beside KIND_GPU, want one kind")],
     ),
     ("instance_group { kind: KIND_CPU\ngpus: [ 0 ] }", [(2, "gpus goes with KIND_GPU, got KIND_CPU")]),
     ("instance_group { count: -1 }", [(1, "instance_group.count: got -1, want 1 to 1024")]),

@@ -172,6 +172,14 @@ def test_banner_with_tls(make_version: Any) -> None:
     assert "curl -s --cacert /tls/cert.pem https://h:1/v2/models/m/infer -d" in text
 
 
+def test_banner_names_the_gpus_in_use(make_version: Any) -> None:
+    addresses = {"http": "h:1", "grpc": "h:2", "metrics": "h:3"}
+    gpu: Any = {"device": 1, "name": "NVIDIA H200", "uuid": "GPU-aa"}
+    text = banner("1", addresses, [make_version("m", 1)], [], gpus=[gpu])
+    assert "  GPU      1 NVIDIA H200 GPU-aa\n" in text
+    assert "GPU" not in banner("1", addresses, [make_version("m", 1)], [])
+
+
 # --- ready file
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from opening import request, spec_of, tensor, version_folder
 
 from fastserve import errors
 from fastserve.worker.model import WorkerModel, open_model
+from fastserve.worker.models.onnx_runtime import OnnxModel
 
 pytest.importorskip("onnxruntime")
 
@@ -155,7 +157,8 @@ def test_parameters(tmp_path: Path) -> None:
         ("intra_op_thread_count", "-1", "want a whole number"),
         ("graph_optimization_level", "high", "want one of all, extended, basic, disable"),
         ("enable_mem_arena", "maybe", "want one of true, false"),
-        ("device", "tpu", "want one of cpu, cuda"),
+        ("device", "tpu", "want cpu, cuda or cuda:N"),
+        ("device", "cuda:x", "want cpu, cuda or cuda:N"),
         ("intra_op_threads", "1", 'parameters["intra_op_threads"]: is not known'),
     ],
 )
@@ -171,3 +174,50 @@ def test_what_is_no_onnx(tmp_path: Path) -> None:
     (version_folder(tmp_path) / "model.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(errors.InvalidArgument, match=r"'model\.onnx': ONNX Runtime: "):
         opened(tmp_path)
+
+
+def test_a_gpu_without_the_cuda_provider_says_what_to_install(tmp_path: Path) -> None:
+    det(tmp_path)
+    with pytest.raises(
+        errors.FailedPrecondition, match=r"has no CUDAExecutionProvider here: .* onnxruntime-gpu"
+    ):
+        opened(tmp_path, None, device="cuda")
+
+
+class SimulatedCuda:
+    """onnxruntime with a CUDA provider that starts or does not; it computes on the CPU."""
+
+    def __init__(self, starts: bool) -> None:
+        self._starts = starts
+        self.asked: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(onnxruntime, name)
+
+    def get_available_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, path: str, options: Any, providers: list[Any]) -> Any:
+        self.asked = providers
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if self._starts:
+            session.get_providers = self.get_available_providers
+            session.get_provider_options = lambda: dict(providers[:1])
+        return session
+
+
+def test_the_gpu_is_chosen_by_its_number_and_runs_without_graphs(tmp_path: Path) -> None:
+    det(tmp_path)
+    runtime = SimulatedCuda(starts=True)
+    properties = (
+        OnnxModel(runtime, spec_of(tmp_path, "onnxruntime", None, device="cuda:1")).describe().properties
+    )
+    assert runtime.asked == [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]
+    assert properties["device"] == "CUDA:1"
+    assert properties["graphs"] == "none: ONNX Runtime runs batch by batch"
+
+
+def test_a_cuda_provider_that_does_not_start_is_no_cpu_model(tmp_path: Path) -> None:
+    det(tmp_path)
+    with pytest.raises(errors.FailedPrecondition, match="CUDAExecutionProvider does not start"):
+        OnnxModel(SimulatedCuda(starts=False), spec_of(tmp_path, "onnxruntime", None, device="cuda"))

@@ -130,6 +130,23 @@ def test_torchscript_needs_a_fitting_configuration(tmp_path: Path, config: dict[
     assert text in str(refused.value)
 
 
+@pytest.mark.slow  # the compiler takes a minute
+def test_an_aotinductor_package(tmp_path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    shapes = {"x": {0: batch}, "y": {0: batch}}
+    program = torch.export.export(Both(), (torch.ones(2, 3), torch.ones(2, 3)), dynamic_shapes=shapes)
+    target = str(version_folder(tmp_path) / "model.pt2")
+    torch._inductor.aoti_compile_and_package(program, package_path=target)
+    with pytest.raises(errors.InvalidArgument, match="an AOTInductor package does not say its tensors"):
+        opened(tmp_path)
+    with pytest.raises(errors.InvalidArgument, match="got 1 inputs, the package takes 2"):
+        opened(tmp_path, config_of(("x",), ("sum",)))
+    model = opened(tmp_path, config_of(("INPUT__1", "INPUT__0"), ("sum",)))
+    assert model.describe().properties["format"] == "AOTInductor"
+    (answer,) = model.execute([request(INPUT__0=ONES, INPUT__1=ONES * 3)])
+    assert answer.outputs["sum"].tolist() == [[4] * 3] * 2
+
+
 def test_outputs_of_another_type_than_configured(tmp_path: Path) -> None:
     script(tmp_path, Pair())
     model = opened(tmp_path, config_of(("x", "y"), ("s", "d"), "TYPE_INT64"))

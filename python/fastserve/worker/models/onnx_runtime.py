@@ -1,12 +1,16 @@
 """ONNX models on ONNX Runtime.
 
-Parameters: device (cpu, cuda), intra_op_thread_count (the worker's share of CPUs), inter_op_thread_count (1),
+Parameters: device (cpu, cuda, cuda:N), intra_op_thread_count (the worker's share of CPUs), inter_op_thread_count (1),
 graph_optimization_level (all, extended, basic, disable), enable_mem_arena, enable_mem_pattern, session.* (ONNX Runtime's own).
 Loading a file runs no code from it; external data is read from files beside it.
+
+On a GPU (its CUDA provider: the package onnxruntime-gpu) it runs batch by batch in the worker process, copies included: ONNX
+Runtime does not give its CUDA graphs out, so the GPU lane's stream scheduler cannot run them. It has not yet run on a GPU.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +41,7 @@ _TYPES = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_CUDA = "CUDAExecutionProvider"
 _TRIAL_ROWS = 7  # a number that no model has by itself
 
 
@@ -71,19 +75,18 @@ class OnnxModel(WholeBatch):
 
     def __init__(self, runtime: Any, spec: ModelSpec) -> None:
         given = Parameters(spec.parameters)
-        device = given.text("device", "cpu", tuple(_PROVIDERS))
+        providers = _providers(runtime, given.any_text("device", "cpu"))
         options = _options(runtime, given, spec.threads)
         given.done()
-        providers = [_PROVIDERS[device]]
-        if providers[0] not in runtime.get_available_providers():
-            raise errors.FailedPrecondition(
-                f'parameters["device"]: got "{device}", but ONNX Runtime has no {providers[0]} here'
-            )
         path = model_file(spec, ("model.onnx",))
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:
             raise errors.InvalidArgument(f"'{path.name}': ONNX Runtime: {_first_line(error)}") from None
+        if len(providers) > 1 and _device_of(self._session) == "CPU":
+            raise errors.FailedPrecondition(
+                f"ONNX Runtime's {_CUDA} does not start: is there a GPU, CUDA and cuDNN?"
+            )
         nodes_in, nodes_out = self._session.get_inputs(), self._session.get_outputs()
         inputs = [_port(node, "input") for node in nodes_in]
         outputs = [_port(node, "output") for node in nodes_out]
@@ -98,9 +101,10 @@ class OnnxModel(WholeBatch):
         self._texts = [s.name for s in resolved.inputs if s.datatype == "BYTES"]
         self._asked = list(self._fetches.values())
         properties = {
-            "device": device.upper(),
+            "device": _device_of(self._session),
             "batching": resolved.batching,
             "runtime": f"onnxruntime {runtime.__version__}",
+            **({"graphs": "none: ONNX Runtime runs batch by batch"} if len(providers) > 1 else {}),
             "threads": str(options.intra_op_num_threads),
         }
         self.description = Description(
@@ -149,6 +153,28 @@ class OnnxModel(WholeBatch):
             if not shape or shape[0] != _TRIAL_ROWS:
                 return f'output "{node.name}" has shape {shape} for inputs of {_TRIAL_ROWS} rows'
         return ""
+
+
+def _providers(runtime: Any, device: str) -> list[Any]:
+    """The CPU's alone, or CUDA's with the CPU's behind it, for operations that it lacks. InvalidArgument, FailedPrecondition."""
+    found = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if found is None:
+        raise errors.InvalidArgument(f'parameters["device"]: got "{device}", want cpu, cuda or cuda:N')
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if _CUDA not in runtime.get_available_providers():
+        raise errors.FailedPrecondition(
+            f'parameters["device"]: got "{device}", but ONNX Runtime {runtime.__version__} has no {_CUDA} here: '
+            "it comes with the package onnxruntime-gpu, installed instead of onnxruntime"
+        )
+    return [(_CUDA, {"device_id": found[1] or "0"}), "CPUExecutionProvider"]
+
+
+def _device_of(session: Any) -> str:
+    """ONNX Runtime goes on without a provider that does not start: what it really has."""
+    if _CUDA not in session.get_providers():
+        return "CPU"
+    return f"CUDA:{session.get_provider_options()[_CUDA].get('device_id', '0')}"
 
 
 def _options(runtime: Any, given: Parameters, threads: int) -> Any:

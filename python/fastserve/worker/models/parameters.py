@@ -30,6 +30,11 @@ class Parameters:
             raise _wrong(name, self._given[name], "one of " + ", ".join(want))
         return value
 
+    def any_text(self, name: str, default: str) -> str:
+        """Lower case; the caller says what it wants."""
+        self._known.add(name)
+        return self._given.get(name, default).lower()
+
     def number(self, name: str, default: int) -> int:
         """At least 0."""
         self._known.add(name)

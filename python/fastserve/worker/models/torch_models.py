@@ -1,21 +1,28 @@
-"""TorchScript (model.pt) and torch.export (model.pt2) on PyTorch.
+"""TorchScript (model.pt), torch.export and AOTInductor packages (model.pt2) on PyTorch.
 
 A TorchScript file does not say its shapes, so a configuration must; tensors are called INPUT__0, OUTPUT__0 (by position) or
-as the arguments of `forward` and the keys of the dict that it returns. A .pt2 file says everything itself.
+as the arguments of `forward` and the keys of the dict that it returns. An AOTInductor package neither says its shapes nor the
+names of its arguments: by position, or the keys of the dict that it returns. A torch.export file says everything itself.
 Parameters: device (cpu, cuda, cuda:N), inter_op_thread_count (1).
-Loading runs what the file holds: a TorchScript program can write files, and a .pt2 becomes Python code. Load none that you would
-not run. Plain pickles (torch.save of a module) are refused.
+Loading runs what the file holds: a TorchScript program can write files, a .pt2 becomes Python code, an AOTInductor package is a
+shared object. Load none that you would not run. Plain pickles (torch.save of a module) are refused.
+
+fastserve.gpu.torch opens the same programs on a GPU and captures them (`open_program`, TorchModel.call).
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastserve import errors
 from fastserve.worker.model import Description, TensorSpec
+from fastserve.worker.models import random_ops
 from fastserve.worker.models.onnx_runtime import model_file
 from fastserve.worker.models.parameters import OF_THE_SERVER
 from fastserve.worker.models.signature import Port, resolve
@@ -40,8 +47,34 @@ def open_model(spec: ModelSpec, _calls: Calls | None) -> WorkerModel:
         ) from None
     path = model_file(spec, ("model.pt", "model.pt2"))
     device = _set_up(torch, spec)
+    return open_program(torch, spec, path, device)
+
+
+def open_program(torch: Any, spec: ModelSpec, path: Path, device: Any) -> TorchModel:
+    """InvalidArgument: the file is none of the three, or its configuration does not fit it."""
+    kind: type[TorchModel] = ScriptModel
+    if path.suffix == ".pt2":
+        kind = CompiledModel if _is_compiled(path) else ExportedModel
     with torch.inference_mode():
-        return (ExportedModel if path.suffix == ".pt2" else ScriptModel)(torch, spec, path, device)
+        return kind(torch, spec, path, device)
+
+
+def datatype_of(dtype: Any) -> str:
+    """OIP's name of a torch.dtype; "" when it has none."""
+    return _DATATYPES.get(str(dtype).removeprefix("torch."), "")
+
+
+def dtype_of(torch: Any, datatype: str) -> Any:
+    """The other way round; not for BYTES."""
+    return getattr(torch, next(name for name, known in _DATATYPES.items() if known == datatype))
+
+
+def _is_compiled(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/data/aotinductor/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False  # torch.export says what is wrong
 
 
 def _set_up(torch: Any, spec: ModelSpec) -> Any:
@@ -60,8 +93,10 @@ def _set_up(torch: Any, spec: ModelSpec) -> Any:
     return torch.device(device)
 
 
-class _TorchModel(WholeBatch):
-    """What both formats share: numpy in, numpy out."""
+class TorchModel(WholeBatch):
+    """What the formats share: numpy in, numpy out."""
+
+    format = ""
 
     def __init__(self, torch: Any, spec: ModelSpec, path: Path, device: Any) -> None:
         self._torch = torch
@@ -72,8 +107,13 @@ class _TorchModel(WholeBatch):
     def _load(self, spec: ModelSpec, path: Path) -> None:
         raise NotImplementedError
 
-    def _call(self, tensors: dict[str, Any]) -> dict[str, Any]:
+    def call(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Tensors on the device, by the served names; inside inference_mode. On the current stream where that is a GPU."""
         raise NotImplementedError
+
+    def draws_random_numbers(self) -> str:
+        """The operation that does, when it can be seen in the program; "" = none is seen."""
+        return ""
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """A failure of the program's is INTERNAL: torch does not tell a wrong value from a wrong program."""
@@ -81,7 +121,7 @@ class _TorchModel(WholeBatch):
         with torch.inference_mode():
             tensors = {name: self._tensor(name, array) for name, array in inputs.items()}
             try:
-                results = self._call(tensors)
+                results = self.call(tensors)
             except RuntimeError as error:
                 raise errors.Internal(f"PyTorch: {_reason(error)}") from None
             return {name: self._array(name, result) for name, result in results.items()}
@@ -112,13 +152,44 @@ class _TorchModel(WholeBatch):
             "device": str(self._device).upper(),
             "runtime": f"torch {torch.__version__}",
             "threads": str(torch.get_num_threads()),
+            "format": self.format,
             **more,
         }
         self.description = Description(rows, inputs, outputs, properties, "pytorch_libtorch")
 
+    def _configured(
+        self, spec: ModelSpec, what: str, precision: str
+    ) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        """Of a file that does not say its tensors."""
+        rows = int(spec.config.get("max_batch_size") or 0)
+        inputs, outputs = (configured(spec.config, side, batches=rows > 0) for side in ("input", "output"))
+        for side, specs in (("input", inputs), ("output", outputs)):
+            if not specs:
+                raise errors.InvalidArgument(
+                    f"config.{side}: is missing: {what} does not say its tensors "
+                    "(config.pbtxt, model.yaml, or save it with torch.export as model.pt2)"
+                )
+        self._describe(rows, (inputs, outputs), precision=precision)
+        return inputs, outputs
 
-class ScriptModel(_TorchModel):
+    def _precision(self, tensors: Iterable[Any]) -> str:
+        """Datatypes of the weights, "FP16, FP32"; and where the GPU computes FP32 with fewer bits."""
+        kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()}
+        words = sorted(_DATATYPES.get(kind, kind) for kind in kinds)
+        if self._device.type != "cpu" and "FP32" in words:
+            backends = self._torch.backends
+            places = [
+                *(["matrix products"] if backends.cuda.matmul.allow_tf32 else []),
+                *(["convolutions"] if backends.cudnn.allow_tf32 else []),
+            ]
+            return ", ".join(words) + (f" (TF32 in {' and '.join(places)})" if places else "")
+        return ", ".join(words) or "no floating-point weights"
+
+
+class ScriptModel(TorchModel):
     """TorchScript: the configuration is the signature."""
+
+    format = "TorchScript"
 
     def _load(self, spec: ModelSpec, path: Path) -> None:
         torch = self._torch
@@ -126,15 +197,8 @@ class ScriptModel(_TorchModel):
             self._module = torch.jit.load(str(path), map_location=self._device).eval()
         except (RuntimeError, ValueError) as error:
             raise errors.InvalidArgument(f"'{path.name}' is no TorchScript file: {_reason(error)}") from None
-        rows = int(spec.config.get("max_batch_size") or 0)
-        inputs, outputs = (configured(spec.config, side, batches=rows > 0) for side in ("input", "output"))
-        for side, specs in (("input", inputs), ("output", outputs)):
-            if not specs:
-                raise errors.InvalidArgument(
-                    f"config.{side}: is missing: a TorchScript file does not say its tensors "
-                    "(config.pbtxt, model.yaml, or save it with torch.export as model.pt2)"
-                )
-        self._describe(rows, (inputs, outputs), format="TorchScript")
+        tensors = (*self._module.parameters(), *self._module.buffers())
+        inputs, outputs = self._configured(spec, "a TorchScript file", self._precision(tensors))
         self._outputs = [output.name for output in outputs]
         self._arguments = self._bind([tensor.name for tensor in inputs])
 
@@ -157,23 +221,56 @@ class ScriptModel(_TorchModel):
             )
         return lambda tensors: module(*(tensors[name] for name in order))
 
-    def _call(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        result = self._arguments(tensors)
-        if isinstance(result, Mapping):
-            if missing := [name for name in self._outputs if name not in result]:
-                raise errors.Internal(
-                    f"outputs[{quoted(missing[:1])}]: the model returned {quoted(list(result))}"
-                )
-            return {name: result[name] for name in self._outputs}
-        parts = list(result) if isinstance(result, (tuple, list)) else [result]
-        order = _positions(self._outputs, "output")
-        if len(parts) < len(order):
-            raise errors.Internal(f"outputs: the model returned {len(parts)}, config.output has {len(order)}")
-        return dict(zip(order, parts, strict=False))
+    def call(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        return _named(self._arguments(tensors), self._outputs)
+
+    def draws_random_numbers(self) -> str:
+        return random_ops.of_script(self._torch, self._module)
 
 
-class ExportedModel(_TorchModel):
+class CompiledModel(TorchModel):
+    """An AOTInductor package: machine code for one device. The configuration is the signature, as for TorchScript."""
+
+    format = "AOTInductor"
+
+    def _load(self, spec: ModelSpec, path: Path) -> None:
+        import torch._inductor
+
+        on_gpu = self._device.type != "cpu"
+        try:
+            # Single-threaded: its own synchronisation would be captured into CUDA graphs; `call` has a lock instead.
+            index = self._device.index if on_gpu and self._device.index is not None else -1
+            self._package = torch._inductor.aoti_load_package(
+                str(path), run_single_threaded=True, device_index=index
+            )
+        except Exception as error:  # many kinds
+            raise errors.InvalidArgument(
+                f"'{path.name}': PyTorch cannot load the AOTInductor package: {_reason(error)}"
+            ) from None
+        built_for = str(self._package.get_metadata().get("AOTI_DEVICE_KEY", ""))
+        if built_for and built_for != self._device.type:
+            raise errors.InvalidArgument(
+                f"'{path.name}' is compiled for {built_for}, but the model is to run on {self._device.type}"
+            )
+        inputs, outputs = self._configured(spec, "an AOTInductor package", "as compiled")
+        self._order = _positions([tensor.name for tensor in inputs], "input")
+        self._outputs = [output.name for output in outputs]
+        takes = _leaves(self._package.loader.get_call_spec()[0])
+        if takes != len(self._order):
+            raise errors.InvalidArgument(
+                f"config.input: got {len(self._order)} inputs, the package takes {takes}"
+            )
+        self._lock = threading.Lock()
+
+    def call(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            return _named(self._package(*(tensors[name] for name in self._order)), self._outputs)
+
+
+class ExportedModel(TorchModel):
     """torch.export: the program is the signature, and the configuration narrows it."""
+
+    format = "torch.export"
 
     def _load(self, spec: ModelSpec, path: Path) -> None:
         torch = self._torch
@@ -183,9 +280,10 @@ class ExportedModel(_TorchModel):
             raise errors.InvalidArgument(f"'{path.name}' is no torch.export file: {_reason(error)}") from None
         from torch.utils import _pytree as pytree
 
-        self._module = program.module()
         if self._device.type != "cpu":
-            self._module = self._module.to(self._device)
+            program = _moved(program, self._device)
+        self._program = program
+        self._module = program.module()
         self._flatten, self._unflatten = pytree.tree_flatten, pytree.tree_unflatten
         self._in_spec = program.call_spec.in_spec
         inputs, outputs, rows_do_not_follow = _read_ports(program)
@@ -198,14 +296,54 @@ class ExportedModel(_TorchModel):
         self._describe(
             resolved.max_batch_rows,
             (resolved.inputs, resolved.outputs),
-            format="torch.export",
             batching=resolved.batching,
+            precision=self._precision((*program.state_dict.values(), *_tensors(program.constants))),
         )
 
-    def _call(self, tensors: dict[str, Any]) -> dict[str, Any]:
+    def call(self, tensors: dict[str, Any]) -> dict[str, Any]:
         args, kwargs = self._unflatten([tensors[name] for name in self._feeds], self._in_spec)
         parts, _ = self._flatten(self._module(*args, **kwargs))
         return {name: parts[at] for name, at in self._fetches.items()}
+
+    def draws_random_numbers(self) -> str:
+        return random_ops.of_exported(self._torch, self._program)
+
+
+def _moved(program: Any, device: Any) -> Any:
+    """Weights, and what the program makes on the device on which it was exported."""
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(program, str(device))
+
+
+def _tensors(constants: Mapping[str, Any]) -> list[Any]:
+    return [value for value in constants.values() if hasattr(value, "is_floating_point")]
+
+
+def _named(result: Any, names: list[str]) -> dict[str, Any]:
+    """What a program returned, by the configured names: keys of its dict, else positions."""
+    if isinstance(result, Mapping):
+        if missing := [name for name in names if name not in result]:
+            raise errors.Internal(
+                f"outputs[{quoted(missing[:1])}]: the model returned {quoted(list(result))}"
+            )
+        return {name: result[name] for name in names}
+    parts = list(result) if isinstance(result, (tuple, list)) else [result]
+    order = _positions(names, "output")
+    if len(parts) < len(order):
+        raise errors.Internal(f"outputs: the model returned {len(parts)}, config.output has {len(order)}")
+    return dict(zip(order, parts, strict=False))
+
+
+def _leaves(spec: str) -> int:
+    """Tensors that a package takes, by its call specification: JSON of a tree whose leaves have no type."""
+    version, tree = json.loads(spec)
+    del version
+
+    def count(node: dict[str, Any]) -> int:
+        return 1 if node["type"] is None else sum(count(child) for child in node["children_spec"])
+
+    return count(tree)
 
 
 def _read_ports(program: Any) -> tuple[list[Port], list[Port], str]:
@@ -231,8 +369,8 @@ def _read_ports(program: Any) -> tuple[list[Port], list[Port], str]:
 
 
 def _port(name: str, value: Any, also: tuple[str, ...]) -> Port:
-    datatype = _DATATYPES.get(str(value.dtype).removeprefix("torch."))
-    if datatype is None:
+    datatype = datatype_of(value.dtype)
+    if not datatype:
         raise errors.Unimplemented(f'"{name}" of the model: {value.dtype} is not supported')
     return Port(name, datatype, tuple(dim if isinstance(dim, int) else -1 for dim in value.shape), also)
 

@@ -1,0 +1,1 @@
+"""Models on a GPU: what Python does of the CUDA lane (csrc/backend/cuda.h). Nothing here runs per batch."""
