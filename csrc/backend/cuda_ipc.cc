@@ -19,7 +19,7 @@ static_assert(sizeof(CUipcMemHandle) == kIpcHandleBytes);
 
 // What the driver says about a handle that a client sent is the client's mistake, unless the device itself is gone or full.
 Status refusal(CUresult result) {
-  const Status status = to_status(result, "cuIpcOpenMemHandle");
+  Status status = to_status(result, "cuIpcOpenMemHandle");
   if (status.code() == Code::kUnavailable || status.code() == Code::kResourceExhausted) return status;
   return invalid_argument(
       "raw_handle: got one that does not open: " + status.message() +

@@ -40,9 +40,9 @@ void CudaLane::depart(Batch& batch) {
   if (device_.lost()) return finish_lost();
   if (!started.is_ok()) device_.counts().failed_batches.fetch_add(1, std::memory_order_relaxed);
   // A batch that failed half-way is answered when what was started is through: until then the device uses its memory.
-  const Status recorded = check(device_.driver().event_record(done_, stream_), "cuEventRecord");
+  Status recorded = check(device_.driver().event_record(done_, stream_), "cuEventRecord");
   if (device_.lost()) return finish_lost();
-  if (!recorded.is_ok()) return wait_and_finish(started.is_ok() ? recorded : std::move(started));
+  if (!recorded.is_ok()) return wait_and_finish(std::move(started.is_ok() ? recorded : started));
   status_ = std::move(started);
   publish();
 }

@@ -123,7 +123,7 @@ Status CudaLane::capture(Prepared& into) {
     return Status::ok();
   }
   FS_RETURN_IF_ERROR(check_addresses(captured));
-  const Status made = instantiate(captured, into);
+  Status made = instantiate(captured, into);
   // No memory for it, or the device is gone: not something that the model's own code would be better at.
   if (made.code() == Code::kResourceExhausted || made.code() == Code::kUnavailable) return made;
   if (!made.is_ok()) into.why_not = made.message();

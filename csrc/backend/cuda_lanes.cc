@@ -1,7 +1,6 @@
 #include "backend/cuda_lanes.h"
 
 #include <bit>
-#include <ranges>
 
 #include "backend/cuda_completer.h"
 #include "backend/cuda_fault.h"
@@ -20,7 +19,9 @@ Result<std::shared_ptr<CudaLanes>> CudaLanes::make(std::shared_ptr<CudaVersion> 
     CudaLane& lane = *made->lanes_.back();
     FS_RETURN_IF_ERROR(lane.make());
     // The largest first: what libraries allocate lazily is then large enough for all.
-    for (const std::int64_t rows : of.buckets() | std::views::reverse) {
+    const auto& sizes = of.buckets();
+    for (auto size = sizes.rbegin(); size != sizes.rend(); ++size) {
+      const std::int64_t rows = *size;
       FS_RETURN_IF_ERROR(lane.prepare(rows));
       made->all_captured_ = made->all_captured_ && lane.captured(rows);
       told("lane " + std::to_string(first + i) + ", " + std::to_string(rows) +
