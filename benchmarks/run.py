@@ -27,16 +27,15 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from harness import machine, report  # noqa: E402
 from harness.bench import TOOLS, Bench  # noqa: E402
 from harness.processes import BenchError  # noqa: E402
-from scenarios import SCENARIOS  # noqa: E402
+from scenarios import PARTS, SCENARIOS  # noqa: E402
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; all if none is given"
-    )
+    named = f"of {', '.join(SCENARIOS)}, all if none is given; or of {', '.join(PARTS)}, parts of them"
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=named)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds [5]")
     parser.add_argument("--seconds", type=float, default=3.0, help="window of one block [3]")
     parser.add_argument("--warmup", type=float, default=0.5, help="before each window, not counted [0.5]")
@@ -73,9 +72,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--no-build", action="store_true", help="use the C++ tools as they are")
     args = parser.parse_args()
-    unknown = [name for name in args.scenarios if name not in SCENARIOS]
+    known = SCENARIOS | PARTS
+    unknown = [name for name in args.scenarios if name not in known]
     if unknown:
-        parser.error(f"unknown scenario {unknown[0]!r}: want one of {', '.join(SCENARIOS)}")
+        parser.error(f"unknown scenario {unknown[0]!r}: want one of {', '.join(known)}")
     if args.quick:
         args.rounds, args.seconds, args.warmup = 2, 1.0, 0.2
         args.echo_requests = min(args.echo_requests, 10_000)
@@ -99,7 +99,7 @@ def run_scenario(name: str, bench: Bench, args: argparse.Namespace, context: dic
     print(f"{name}:", file=sys.stderr)
     bench.remarks = []
     started, before, own_before = time.monotonic(), machine.Noise.now(), machine.children_cpu_s()
-    result = SCENARIOS[name](bench)
+    result = (SCENARIOS | PARTS)[name](bench)
     noise = machine.Noise.now().since(before)
     others_s = max(0.0, noise.busy_s - (machine.children_cpu_s() - own_before))
     took_s = time.monotonic() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
@@ -20,9 +21,9 @@ ROWS = 8
 HIDDEN = 768  # 7 MB of weights; so that the peak is the model's, and not that of the sockets
 
 
-def version_model(number: int, hidden: int = HIDDEN) -> bytes:
-    """ONNX, FP32 [N,16] -> [N,16]: the number of the version in every place, whatever comes in. `hidden`: of the dense layers
-    in between, whose sums are multiplied by 0; 0: there are none."""
+@functools.cache
+def _model(hidden: int) -> Any:
+    """Of number 0: all but the number is the same in every version, and random weights take a while."""
     nodes, weights, at, width = [], [], "INPUT0", WIDTH
     for layer, wide in enumerate((hidden, hidden, hidden, WIDTH) if hidden else ()):
         values = np.random.default_rng(layer).standard_normal((width, wide), np.float32) / np.sqrt(
@@ -36,7 +37,7 @@ def version_model(number: int, hidden: int = HIDDEN) -> bytes:
     nodes.append(helper.make_node("Mul", [at, "nothing"], ["product"]))
     nodes.append(helper.make_node("Add", ["product", "number"], ["OUTPUT0"]))
     weights.append(helper.make_tensor("nothing", TensorProto.FLOAT, [1], [0.0]))
-    weights.append(helper.make_tensor("number", TensorProto.FLOAT, [1], [float(number)]))
+    weights.append(helper.make_tensor("number", TensorProto.FLOAT, [1], [0.0]))
     graph = helper.make_graph(
         nodes,
         "version",
@@ -44,7 +45,14 @@ def version_model(number: int, hidden: int = HIDDEN) -> bytes:
         [helper.make_tensor_value_info("OUTPUT0", TensorProto.FLOAT, ["N", WIDTH])],
         weights,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def version_model(number: int, hidden: int = HIDDEN) -> bytes:
+    """ONNX, FP32 [N,16] -> [N,16]: the number of the version in every place, whatever comes in. `hidden`: of the dense layers
+    in between, whose sums are multiplied by 0; 0: there are none."""
+    model = _model(hidden)
+    model.graph.initializer[-1].float_data[0] = float(number)
     return bytes(model.SerializeToString())
 
 

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,9 +50,13 @@ struct LoadSpec {
   std::map<std::string, std::string> parameters;  // backend's own ("execute_delay_us", OpenVINO properties)
   // The model itself, where it is not to be read from `path` (which still names it). nullptr: read `path`.
   std::shared_ptr<ModelBytes> in_memory;
+  // Asked to stop when nobody waits for the load any more (it passed its time limit): a backend ends what can be ended. Set by
+  // the engine.
+  std::stop_token given_up;
 };
 
-// Called from the loading thread: 0..1 and what is being done ("reading", "compiling", "warming 8 rows").
+// Called from the loading thread: 0..1 and what is being done ("reading", "compiling", "warming 8 rows"). Throws where the load
+// was given up, which ends it.
 using Progress = std::function<void(double fraction, std::string_view what)>;
 
 class BackendInstance {

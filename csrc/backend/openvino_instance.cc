@@ -97,7 +97,8 @@ void OpenVinoInstance::start(Batch& batch) {
 
 void OpenVinoInstance::depart(Flight& flight) {
   if (threads_of_run_ != 0) return take_turn(flight);
-  on_callers_thread_ ? run_here(flight) : run_elsewhere(flight);
+  // The warm-up's runs on the loader's thread and at its priority: the first one of a size prepares it.
+  on_callers_thread_ || !flight.counted ? run_here(flight) : run_elsewhere(flight);
 }
 
 // A heavy run starts when the budget has room for its threads: now, or later on the thread of a run that ends, which must not
@@ -109,7 +110,7 @@ void OpenVinoInstance::take_turn(Flight& flight) {
   };
   flight.turn = {on_turn, &flight, threads_of_run_};
   if (!CpuBudget::process().take(flight.turn)) return;
-  on_callers_thread_ ? run_here(flight) : run_elsewhere(flight);
+  on_callers_thread_ || !flight.counted ? run_here(flight) : run_elsewhere(flight);
 }
 
 OpenVinoInstance::Flight* OpenVinoInstance::free_flight() {

@@ -1,9 +1,11 @@
 #include "backend/worker_backend.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <charconv>
+#include <stop_token>
 #include <utility>
 
 #include "base/cpu_budget.h"
@@ -81,6 +83,9 @@ Status WorkerModel::start(int count, int threads) {
     workers_.push_back(std::make_unique<WorkerSupervisor>(plan_, worker, workers_));
     table_->add(workers_.back().get());
   }
+  const std::stop_callback ends(plan_->spec.given_up, [this] {
+    for (const auto& worker : workers_) worker->give_up();
+  });
   for (int i = 0; i < count; ++i) {
     FS_ASSIGN_OR_RETURN(auto described, workers_[static_cast<std::size_t>(i)]->wait_described());
     if (i == 0) description_ = std::move(described);
@@ -109,7 +114,7 @@ Result<int> worker_threads(const LoadSpec& spec, int count) {
 class WorkerBackend final : public Backend {
  public:
   explicit WorkerBackend(WorkerBackendSetup setup)
-      : setup_(std::move(setup)), nice_(::getpriority(PRIO_PROCESS, 0)) {}
+      : setup_(std::move(setup)), policy_(::sched_getscheduler(0)), nice_(::getpriority(PRIO_PROCESS, 0)) {}
   std::string_view name() const override { return setup_.kind; }
 
   Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& spec, const Progress& progress) override {
@@ -123,6 +128,7 @@ class WorkerBackend final : public Backend {
     plan->spec = spec;
     plan->command = setup_.command;
     plan->calls = setup_.calls;
+    plan->policy = policy_;
     plan->nice = nice_;
     plan->memory = std::make_shared<WorkerMemory>();
     FS_ASSIGN_OR_RETURN(plan->limits, read_worker_limits(spec.parameters));
@@ -136,7 +142,7 @@ class WorkerBackend final : public Backend {
  private:
   static constexpr int kMostInstances = 256;
   const WorkerBackendSetup setup_;
-  const int nice_;  // of whoever registered it: whoever loads may have lowered its own
+  const int policy_, nice_;  // of whoever registered it: whoever loads may have lowered its own
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <optional>
+#include <ranges>
 #include <utility>
 
 #include "backend/worker_wire.h"
@@ -13,8 +14,8 @@ namespace {
 using worker::RecordReader;
 using worker::RecordWriter;
 
-constexpr std::size_t kMostTensors = 4096;        // of a signature, each way
-constexpr std::size_t kMostTextBytes = 64 << 10;  // of a name or an error
+constexpr std::size_t kMostTensors = 4096;                          // of a signature, each way
+constexpr std::size_t kMostTextBytes = worker::kMostParameterText;  // of a name or an error too
 
 // ---- what is told at first -------------------------------------------------------------------------------------------
 
@@ -123,8 +124,12 @@ void put_request(const Slot& slot, std::size_t outputs, RecordWriter& out) {
   out.put_text(request.id);
   out.put(request.priority);
   out.put(request.queue_timeout_ns / kMicrosecond);
-  out.put(static_cast<std::uint32_t>(request.parameters.size()));
-  for (const Parameter& parameter : request.parameters) put_parameter(parameter, out);
+  // `binary_data_output` is for the front end, which has read it.
+  const auto is_for_model = [](const Parameter& parameter) { return parameter.name != "binary_data_output"; };
+  out.put(static_cast<std::uint32_t>(std::ranges::count_if(request.parameters, is_for_model)));
+  for (const Parameter& parameter : request.parameters | std::views::filter(is_for_model)) {
+    put_parameter(parameter, out);
+  }
   put_wanted(request, outputs, out);
 }
 
@@ -149,6 +154,12 @@ void put_input(const BatchTensor& input, bool batches, const Slot& slot, const T
 
 // ---- a reply ---------------------------------------------------------------------------------------------------------
 
+struct SlotReply {
+  Status fault;
+  std::vector<OutputTensor> outputs;
+  ResponseParameters parameters;
+};
+
 struct ReplyReader {
   RecordReader in;
   std::span<const std::byte> room;
@@ -156,9 +167,41 @@ struct ReplyReader {
   Batch& batch;
 
   std::optional<OutputTensor> get_output();
+  bool get_parameter(ResponseParameter& out);
+  bool get_parameters(ResponseParameters& out);
   bool get_outputs(std::vector<OutputTensor>& out);
-  bool read_slots(std::vector<Status>& faults, std::vector<std::vector<OutputTensor>>& outputs);
+  bool read_slots(std::vector<SlotReply>& slots);
 };
+
+bool ReplyReader::get_parameter(ResponseParameter& out) {
+  if (!get_text(in, out.name) || out.name.empty()) return false;
+  switch (static_cast<worker::Kind>(in.get<std::uint8_t>())) {
+    case worker::Kind::kBool:
+      out.value = in.get<std::uint8_t>() != 0;
+      return in.ok();
+    case worker::Kind::kInt:
+      out.value = in.get<std::int64_t>();
+      return in.ok();
+    case worker::Kind::kUint:
+      out.value = in.get<std::uint64_t>();
+      return in.ok();
+    case worker::Kind::kDouble:
+      out.value = in.get<double>();
+      return in.ok();
+    case worker::Kind::kString:
+      return get_text(in, out.value.emplace<std::string>());
+  }
+  return false;
+}
+
+bool ReplyReader::get_parameters(ResponseParameters& out) {
+  const auto count = in.get<std::uint32_t>();
+  if (!in.ok() || count > worker::kMostParameters) return false;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (!get_parameter(out.emplace_back())) return false;
+  }
+  return true;
+}
 
 std::optional<OutputTensor> ReplyReader::get_output() {
   OutputTensor out;
@@ -186,16 +229,14 @@ bool ReplyReader::get_outputs(std::vector<OutputTensor>& out) {
   return true;
 }
 
-bool ReplyReader::read_slots(std::vector<Status>& faults, std::vector<std::vector<OutputTensor>>& outputs) {
-  const std::size_t slots = batch.slots().size();
-  if (in.get<std::uint32_t>() != slots || !in.ok()) return false;
-  faults.resize(slots);
-  outputs.resize(slots);
-  for (std::size_t s = 0; s < slots; ++s) {
+bool ReplyReader::read_slots(std::vector<SlotReply>& slots) {
+  if (in.get<std::uint32_t>() != batch.slots().size() || !in.ok()) return false;
+  slots.resize(batch.slots().size());
+  for (SlotReply& slot : slots) {
     if (in.get<std::uint8_t>() != 0) {
-      faults[s] = get_failure(in);
+      slot.fault = get_failure(in);
       if (!in.ok()) return false;
-    } else if (!get_outputs(outputs[s])) {
+    } else if (!get_outputs(slot.outputs) || !get_parameters(slot.parameters)) {
       return false;
     }
   }
@@ -311,11 +352,16 @@ BatchReply read_reply(std::span<const std::byte> record, std::span<const std::by
       return {};
     }
     case worker::Answered::kBySlot: {
-      std::vector<Status> faults;
-      std::vector<std::vector<OutputTensor>> outputs;
-      if (!reader.read_slots(faults, outputs)) return malformed;
-      for (std::size_t s = 0; s < faults.size(); ++s)
-        faults[s].is_ok() ? set_slot(batch, s, outputs[s]) : batch.fail_slot(s, std::move(faults[s]));
+      std::vector<SlotReply> slots;
+      if (!reader.read_slots(slots)) return malformed;
+      for (std::size_t s = 0; s < slots.size(); ++s) {
+        if (!slots[s].fault.is_ok()) {
+          batch.fail_slot(s, std::move(slots[s].fault));
+          continue;
+        }
+        set_slot(batch, s, slots[s].outputs);
+        if (!slots[s].parameters.empty()) batch.set_slot_parameters(s, std::move(slots[s].parameters));
+      }
       return {};
     }
   }

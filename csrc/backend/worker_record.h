@@ -27,6 +27,9 @@ class RecordWriter {
     const auto* from = reinterpret_cast<const std::byte*>(text.data());
     bytes_.insert(bytes_.end(), from, from + text.size());
   }
+  void put_bytes(std::span<const std::byte> bytes) {
+    bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+  }
   std::span<const std::byte> bytes() const { return bytes_; }
   std::size_t size() const { return bytes_.size(); }
   void clear() { bytes_.clear(); }

@@ -1,5 +1,6 @@
 #include "backend/worker_supervisor.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -26,8 +27,13 @@ std::string seconds_text(Nanos ns) {
   return text + " s";
 }
 
-// Threads and processes inherit the priority of who starts them, and a loader's is low.
-void use_priority(int nice) { ::setpriority(PRIO_PROCESS, 0, nice); }
+// Threads and processes inherit the priority of who starts them, and a loader's is low: a worker that kept SCHED_IDLE would get
+// no CPU at all beside a busy process.
+void use_priority(int policy, int nice) {
+  const sched_param none{};
+  if (::sched_getscheduler(0) != policy) ::sched_setscheduler(0, policy, &none);
+  ::setpriority(PRIO_PROCESS, 0, nice);
+}
 
 }  // namespace
 
@@ -57,6 +63,11 @@ void WorkerSupervisor::begin_stop() {
   ::eventfd_write(command_.get(), 1);
 }
 
+void WorkerSupervisor::give_up() {
+  given_up_.store(true, std::memory_order_seq_cst);
+  begin_stop();
+}
+
 Result<WorkerDescription> WorkerSupervisor::wait_described() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return described_.has_value(); });
@@ -79,7 +90,7 @@ WorkerReport WorkerSupervisor::report() const {
 
 void WorkerSupervisor::run() {
   ::pthread_setname_np(::pthread_self(), "fs-worker");
-  use_priority(plan_->nice);
+  use_priority(plan_->policy, plan_->nice);
   start_process();
   for (;;) {
     const Nanos until = step();
@@ -283,6 +294,10 @@ void WorkerSupervisor::stop_process() {
     if (!described_) described_ = Status(Code::kCancelled, title_ + ": stopped");
     changed_.notify_all();
     return;
+  }
+  if (!stop_sent_ && given_up_.load(std::memory_order_seq_cst)) {
+    stop_sent_ = terminated_ = true;
+    return kill("its load was given up", true);
   }
   if (!stop_sent_) {
     stop_sent_ = true;

@@ -54,7 +54,7 @@ struct WorkerPlan {
   WorkerLimits limits;
   MakeCallConnection calls;
   std::shared_ptr<WorkerMemory> memory;
-  int nice = 0;  // of the processes
+  int policy = 0, nice = 0;  // of the processes: sched(7)
 };
 
 class WorkerSupervisor {
@@ -69,6 +69,7 @@ class WorkerSupervisor {
   // Loader thread: until the first process described its model, or failed to.
   Result<WorkerDescription> wait_described();
   void begin_stop();
+  void give_up();  // its load: the process is ended, and writes before where it hangs
 
   // Sends it, keeps it, hands it to a sibling, or finishes it with UNAVAILABLE.
   void submit(Batch& batch);
@@ -158,7 +159,7 @@ class WorkerSupervisor {
   worker::RecordWriter record_;
 
   std::atomic<bool> up_{false};
-  std::atomic<bool> stopping_{false};
+  std::atomic<bool> stopping_{false}, given_up_{false};
   std::atomic<std::uint64_t> restarts_{0};
   UniqueFd command_;  // eventfd: look at stopping_ and the limits
   std::thread thread_;

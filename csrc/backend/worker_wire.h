@@ -69,6 +69,10 @@ struct SegmentMessage {
 // A parameter's kind in a record, as batch/request.h has the alternatives.
 enum class Kind : std::uint8_t { kBool = 0, kInt = 1, kUint = 2, kDouble = 3, kString = 4 };
 
+// Of a slot's answer.
+inline constexpr std::size_t kMostParameters = 64;
+inline constexpr std::size_t kMostParameterText = std::size_t{64} << 10;  // bytes of a name or a text
+
 // Of a reply to a batch.
 enum class Answered : std::uint8_t {
   kBySlot = 0,  // an error or outputs for each slot

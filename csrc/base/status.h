@@ -51,8 +51,20 @@ class [[nodiscard]] Status {
   Code code() const { return code_; }
   const std::string& message() const { return message_; }
 
+  // Seconds after which another try may go well, of UNAVAILABLE; 0: not known.
+  std::uint16_t retry_after_s() const { return retry_after_s_; }
+  void set_retry_after_s(std::uint16_t seconds) { retry_after_s_ = seconds; }
+
+  // The same with another text.
+  Status worded(std::string message) const {
+    Status out = *this;
+    out.message_ = std::move(message);
+    return out;
+  }
+
  private:
   Code code_ = Code::kOk;
+  std::uint16_t retry_after_s_ = 0;
   std::string message_;
 };
 

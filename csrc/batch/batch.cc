@@ -101,6 +101,11 @@ void Batch::set_slot_output(std::size_t slot, std::size_t output, DType dtype, c
   slot_outputs_[slot * outputs_.size() + output] = {true, {static_cast<int>(output), dtype, shape, data}};
 }
 
+void Batch::set_slot_parameters(std::size_t slot, ResponseParameters parameters) {
+  slot_parameters_.resize(slots_.size());
+  slot_parameters_[slot] = std::make_shared<const ResponseParameters>(std::move(parameters));
+}
+
 void Batch::fail_slot(std::size_t slot, Status status) {
   slot_outputs_.resize(slots_.size() * outputs_.size());
   slot_faults_.resize(slots_.size());
@@ -119,6 +124,7 @@ void Batch::clear() {
   slots_.clear();
   slot_outputs_.clear();
   slot_faults_.clear();
+  slot_parameters_.clear();
   copied_bytes = 0;
   rows_ = run_rows_ = 0;
   for (auto* tensors : {&inputs_, &outputs_}) {

@@ -91,6 +91,8 @@ class Batch : public IntakeNode<Batch> {
   // where the model batches; all outputs of all slots that do not fail. `data` is kept by device_memory.
   void set_slot_output(std::size_t slot, std::size_t output, DType dtype, const Shape& shape,
                        std::span<const std::byte> data);
+  // Of a slot that has outputs of its own: beside them.
+  void set_slot_parameters(std::size_t slot, ResponseParameters parameters);
   // Only this slot's request fails; finish with OK for the others.
   void fail_slot(std::size_t slot, Status status);
   // A second call in one run is a backend's mistake: logged, nothing happens.
@@ -146,8 +148,10 @@ class Batch : public IntakeNode<Batch> {
   std::int64_t rows_ = 0;
   std::int64_t run_rows_ = 0;
   std::vector<DevicePart> device_parts_;
-  std::vector<SlotOutput> slot_outputs_;     // [slot][output]; empty: outputs_ are of the whole batch
-  std::vector<Status> slot_faults_;          // [slot]; empty: none
+  std::vector<SlotOutput> slot_outputs_;  // [slot][output]; empty: outputs_ are of the whole batch
+  std::vector<Status> slot_faults_;       // [slot]; empty: none
+  // [slot]; empty: none
+  std::vector<std::shared_ptr<const ResponseParameters>> slot_parameters_;
   std::vector<std::size_t> bytes_ends_;      // [output][slot]: where a slot's rows of a kBytes output end
   std::atomic<bool> finished_{false};        // release in finish, acquire in finished
   std::atomic<std::int32_t> references_{0};  // acq_rel on release: the recycler sees every reader done

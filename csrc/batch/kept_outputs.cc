@@ -22,6 +22,7 @@ void KeptOutputs::Free::operator()(std::byte* memory) const { plain_host_allocat
 
 void KeptOutputs::lend(Response& response) {
   response.outputs.assign(outputs.begin(), outputs.end());
+  response.parameters = parameters;
   response.batch = BatchRef(this);
 }
 

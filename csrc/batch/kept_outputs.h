@@ -30,6 +30,7 @@ class KeptOutputs : public Batch {
   void lend(Response& response);
 
   std::vector<OutputTensor> outputs;
+  std::shared_ptr<const ResponseParameters> parameters;
 
  private:
   struct Free {

@@ -34,6 +34,7 @@ void Request::reset() {
   parameters.clear();
   shared_inputs.clear();
   inputs_may_change = false;
+  complete = nullptr;
   keep_alive.clear();
   regions.clear();
   priority = 0;

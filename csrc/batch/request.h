@@ -38,6 +38,13 @@ struct Parameter {
   std::variant<bool, std::int64_t, std::uint64_t, double, std::string_view> value;
 };
 
+// What a model says beside its outputs (Triton's response parameters); its own memory.
+struct ResponseParameter {
+  std::string name;
+  std::variant<bool, std::int64_t, std::uint64_t, double, std::string> value;
+};
+using ResponseParameters = std::vector<ResponseParameter>;
+
 // A place in a registered region of shared memory, as a request names it; submit finds the memory (Triton's shared-memory
 // extension: shared_memory_region, shared_memory_offset, shared_memory_byte_size).
 struct SharedPlace {
@@ -96,11 +103,13 @@ struct Response : IntakeNode<Response> {
   bool final = true;
   // place_outputs refused it: memory that its client gave is too small or went away; nobody else is to blame.
   bool misplaced = false;
-  std::vector<OutputTensor> outputs;  // empty unless status is OK
+  std::vector<OutputTensor> outputs;                     // empty unless status is OK
+  std::shared_ptr<const ResponseParameters> parameters;  // nullptr: the model said none
   BatchRef batch;
 
   void release() {
     outputs.clear();
+    parameters.reset();
     batch.release();
   }
 };
@@ -143,6 +152,9 @@ struct Request : IntakeNode<Request> {
   std::vector<SharedInput> shared_inputs;  // inputs whose data a region has
   // Inputs stand in memory that another process can write meanwhile: the answer is not kept for others.
   bool inputs_may_change = false;
+  // Of inputs that cannot be told without the model's signature (REST's raw bodies): makes them of what `inputs` has. Submit calls
+  // it once, with the version that it chose; nullptr: they are complete.
+  Status (*complete)(const ServedVersion& version, Request& request) = nullptr;
   std::vector<std::shared_ptr<void>> keep_alive;  // regions that it reads or that its answer is written to
   // The same of registered ones, found by submit: when one of them turns out to be broken, so is the answer (place_outputs).
   std::vector<std::shared_ptr<Region>> regions;

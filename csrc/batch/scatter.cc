@@ -32,6 +32,7 @@ void Batch::scatter(const Status& status) {
       const auto i = static_cast<std::size_t>(output);
       response.outputs.push_back(by_slot ? slot_outputs_[s * outputs_.size() + i].tensor : slice(i, s));
     }
+    if (!slot_parameters_.empty()) response.parameters = slot_parameters_[s];
     response.batch = BatchRef(this);
     if (request.tap == nullptr) {
       copied_bytes += place_outputs(request);

@@ -5,6 +5,7 @@
 
 #include "bind/errors.h"
 #include "bind/fast_call.h"
+#include "engine/loader_priority.h"
 #include "engine/trace.h"
 
 namespace py = pybind11;
@@ -268,6 +269,13 @@ void register_engine(py::module_& module) {
            }),
            py::kw_only(), py::arg("default_max_queue_requests") = 0, py::arg("loader_nice") = 10,
            py::arg("rate_resources") = py::none(), py::arg("response_cache_bytes") = 0)
+      .def("load_when_idle", [](PyEngine& self) { self.engine().load_when_idle(); })
+      .def_static(
+          "hurry_loads",
+          [](double patience_seconds) {
+            LoaderPriority::hurry(static_cast<Nanos>(patience_seconds * static_cast<double>(kSecond)));
+          },
+          py::arg("patience_seconds"))
       .def(
           "add_plugin",
           [](PyEngine& self, std::string backend, std::string path) {

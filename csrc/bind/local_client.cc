@@ -221,6 +221,17 @@ void set_parameters(PySlot& self, const py::dict& parameters) {
   raise_if_error(self.slot->set_parameters(std::move(made)));
 }
 
+// {name: value} of the last answer.
+py::dict answered_parameters(const PySlot& self) {
+  py::dict out;
+  for (const GivenParameter& each : self.slot->answered_parameters()) {
+    const py::object value =
+        std::visit([](const auto& held) -> py::object { return py::cast(held); }, each.value);
+    out[py::str(each.name)] = value;
+  }
+  return out;
+}
+
 void register_slot(py::module_& module) {
   py::class_<PySlot>(module, "LocalSlot")
       .def(
@@ -240,6 +251,7 @@ void register_slot(py::module_& module) {
       .def("output", &slot_output, py::arg("output"))
       .def("raise_if_failed", [](PySlot& self) { raise_if_error(self.slot->status()); })
       .def_property_readonly("in_flight", [](const PySlot& self) { return self.slot->in_flight(); })
+      .def_property_readonly("parameters", &answered_parameters)
       .def("set_id", [](PySlot& self, const std::string& id) { self.slot->set_id(id); })
       .def("set_parameters", &set_parameters, py::arg("parameters"))
       .def("set_priority", of_slot(&LocalSlot::set_priority))

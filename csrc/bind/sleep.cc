@@ -26,10 +26,10 @@ void register_sleep(py::module_& module, py::class_<PyEngine>& engine) {
   engine
       .def(
           "set_asleep",
-          [](PyEngine& self, const std::string& model, bool holds, std::string refusal) {
-            self.engine().set_asleep(model, Sleep{holds, std::move(refusal)});
+          [](PyEngine& self, const std::string& model, bool holds, std::uint16_t load_s) {
+            self.engine().set_asleep(model, Sleep{holds, load_s});
           },
-          py::arg("model"), py::arg("holds") = true, py::arg("refusal") = "")
+          py::arg("model"), py::arg("holds") = true, py::arg("load_s") = 1)
       .def("set_awake", &set_awake, py::arg("model"), py::arg("reason") = "")
       .def("take_asked", [](PyEngine& self) { return self.engine().take_asked(); })
       .def("asked_fd", [](PyEngine& self) { return self.engine().asked_fd(); })

@@ -5,7 +5,9 @@
 #include <new>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "client/local_connection.h"
@@ -26,6 +28,9 @@ struct fsl_connection {
   std::string error;
 };
 
+static_assert(std::is_same_v<std::variant_alternative_t<FSL_TEXT_VALUE, decltype(GivenParameter::value)>,
+                             std::string> &&
+              FSL_DOUBLE_VALUE == 3 && FSL_UINT_VALUE == 2 && FSL_INT_VALUE == 1);
 static_assert(static_cast<int>(fastserve::DType::kBytes) == FSL_BYTES && FSL_MAX_RANK == fastserve::kMaxRank);
 
 namespace {
@@ -268,6 +273,21 @@ const void* fsl_slot_output(const fsl_slot* slot, size_t index, fsl_tensor* tens
          output.bytes, tensor);
   }
   return of(slot)->output_memory(index).data();
+}
+
+size_t fsl_slot_parameters(const fsl_slot* slot) { return of(slot)->answered_parameters().size(); }
+
+fsl_code fsl_slot_parameter(const fsl_slot* slot, size_t index, fsl_parameter* parameter) {
+  if (index >= of(slot)->answered_parameters().size()) return FSL_INVALID_ARGUMENT;
+  const GivenParameter& from = of(slot)->answered_parameters()[index];
+  parameter->name = from.name.c_str();
+  parameter->kind = static_cast<fsl_parameter_kind>(from.value.index());
+  if (const auto* flag = std::get_if<bool>(&from.value)) parameter->value.flag = *flag ? 1 : 0;
+  if (const auto* number = std::get_if<std::int64_t>(&from.value)) parameter->value.integer = *number;
+  if (const auto* number = std::get_if<std::uint64_t>(&from.value)) parameter->value.natural = *number;
+  if (const auto* number = std::get_if<double>(&from.value)) parameter->value.number = *number;
+  if (const auto* text = std::get_if<std::string>(&from.value)) parameter->value.text = text->c_str();
+  return FSL_OK;
 }
 
 int fsl_descriptor(const fsl_connection* connection) { return connection->server->descriptor(); }

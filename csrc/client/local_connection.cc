@@ -41,6 +41,22 @@ std::optional<std::uint64_t> fixed_bytes(const TensorSpec& spec, std::int64_t ro
   return bytes ? std::optional<std::uint64_t>(*bytes) : std::nullopt;
 }
 
+void copy_parameters(const std::vector<LocalParameter>& from, std::vector<GivenParameter>& out) {
+  out.clear();
+  for (const LocalParameter& each : from) {
+    GivenParameter& made = out.emplace_back(GivenParameter{std::string(each.name), false});
+    std::visit(
+        [&made](const auto& value) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::string_view>) {
+            made.value = std::string(value);
+          } else {
+            made.value = value;
+          }
+        },
+        each.value);
+  }
+}
+
 }  // namespace
 
 Status LocalSlot::reshape(std::size_t input, const Shape& shape, std::uint64_t bytes) {
@@ -385,6 +401,7 @@ Result<LocalSlot*> LocalConnection::next() {
     }
     slot.status_ = Status(answer_.code, std::string(answer_.message));
     slot.answered_ = answer_.outputs;
+    copy_parameters(answer_.parameters, slot.answered_parameters_);
     if (answer_.code == Code::kOk && slot.answered_.size() != slot.request_.outputs.size())
       return fail("it answered with other outputs");
     for (std::size_t i = 0; i < slot.answered_.size(); ++i) {

@@ -46,7 +46,7 @@ struct LocalModel {
   Signature signature;
 };
 
-// A request parameter, which the model gets.
+// A parameter: of a request, which the model gets, or of its answer.
 struct GivenParameter {
   std::string name;
   std::variant<bool, std::int64_t, std::uint64_t, double, std::string> value;
@@ -93,6 +93,7 @@ class LocalSlot {
   const Status& status() const { return status_; }
   const LocalAnswerOutput& output(std::size_t i) const { return answered_[i]; }
   std::size_t answered() const { return answered_.size(); }
+  const std::vector<GivenParameter>& answered_parameters() const { return answered_parameters_; }
 
   void* user = nullptr;
 
@@ -109,6 +110,7 @@ class LocalSlot {
   std::vector<std::uint64_t> capacities_;  // of inputs, bytes
   Status status_;
   std::vector<LocalAnswerOutput> answered_;
+  std::vector<GivenParameter> answered_parameters_;
   bool in_flight_ = false;
   bool released_ = false;
 };

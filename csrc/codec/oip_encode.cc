@@ -1,12 +1,15 @@
 #include <simdjson.h>
+#include <protozero/pbf_writer.hpp>
 #include <protozero/varint.hpp>
 
 #include <array>
 #include <limits>
 #include <string>
+#include <variant>
 
 #include "codec/grpc_framing.h"
 #include "codec/oip_infer.h"
+#include "codec/response_parameter.h"
 #include "codec/shared_place.h"
 
 namespace fastserve {
@@ -157,10 +160,33 @@ Sizes measure(const Response& response, const ServedVersion& version, const Requ
   return sizes;
 }
 
+// Entries of ModelInferResponse.parameters, which few models have: written aside.
+Status encode_parameters(const ResponseParameters& parameters, std::string& out) {
+  constexpr protozero::pbf_tag_type kParameters = 4;
+  protozero::pbf_writer message(out);
+  for (const ResponseParameter& each : parameters) {
+    FS_RETURN_IF_ERROR(check_utf8(each));
+    protozero::pbf_writer entry(message, kParameters);
+    entry.add_string(1, each.name);
+    protozero::pbf_writer value(entry, 2);
+    if (const auto* flag = std::get_if<bool>(&each.value)) value.add_bool(1, *flag);
+    if (const auto* number = std::get_if<std::int64_t>(&each.value)) value.add_int64(2, *number);
+    if (const auto* text = std::get_if<std::string>(&each.value)) value.add_string(3, *text);
+    if (const auto* number = std::get_if<double>(&each.value)) value.add_double(4, *number);
+    if (const auto* number = std::get_if<std::uint64_t>(&each.value)) value.add_uint64(5, *number);
+  }
+  return Status::ok();
+}
+
 // `parameter`: encoded, or nothing. `in_stream`: wrapped into a ModelStreamInferResponse.
 Status encode(const Response& response, const ServedVersion& version, const Request& request,
               std::string_view parameter, bool in_stream, OutMessage& out) {
   out.clear();
+  std::string parameters;
+  if (response.parameters != nullptr) {
+    FS_RETURN_IF_ERROR(encode_parameters(*response.parameters, parameters));
+    parameter = parameters.append(parameter);
+  }
   const Sizes sizes = measure(response, version, request);
   const std::size_t infer_bytes = sizes.message + parameter.size();
   const std::size_t message_bytes = in_stream ? field_bytes(infer_bytes) : infer_bytes;

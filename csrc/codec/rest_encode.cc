@@ -3,6 +3,7 @@
 
 #include "codec/json_tensor.h"
 #include "codec/json_writer.h"
+#include "codec/response_parameter.h"
 #include "codec/rest_infer.h"
 #include "codec/rest_parameters.h"
 #include "codec/shared_place.h"
@@ -30,6 +31,7 @@ class RestEncoder {
     json_.string(version_.name);
     json_.key("model_version");
     json_.string(version_.number_text);
+    if (response_.parameters != nullptr) FS_RETURN_IF_ERROR(write_parameters(*response_.parameters));
     json_.key("outputs");
     json_.begin_array();
     for (std::size_t i = 0; i < response_.outputs.size(); ++i) FS_RETURN_IF_ERROR(write_output(i));
@@ -56,6 +58,22 @@ class RestEncoder {
     return version_.signature.outputs[static_cast<std::size_t>(response_.outputs[i].index)].name;
   }
   std::string field(std::size_t i) const { return "outputs[\"" + std::string(excerpt(name(i))) + "\"]"; }
+
+  Status write_parameters(const ResponseParameters& parameters) {
+    json_.key("parameters");
+    json_.begin_object();
+    for (const ResponseParameter& each : parameters) {
+      FS_RETURN_IF_ERROR(check_utf8(each));
+      json_.key(each.name);
+      if (const auto* flag = std::get_if<bool>(&each.value)) json_.boolean(*flag);
+      if (const auto* number = std::get_if<std::int64_t>(&each.value)) json_.integer(*number);
+      if (const auto* number = std::get_if<std::uint64_t>(&each.value)) json_.unsigned_integer(*number);
+      if (const auto* number = std::get_if<double>(&each.value)) json_.number(*number);
+      if (const auto* text = std::get_if<std::string>(&each.value)) json_.string(*text);
+    }
+    json_.end_object();
+    return Status::ok();
+  }
 
   Status write_output(std::size_t i) {
     const OutputTensor& output = response_.outputs[i];

@@ -123,12 +123,13 @@ struct ParkingTotals {
 
 // What a model that sleeps does with a request.
 struct Sleep {
-  bool holds = true;  // until the model is loaded; else UNAVAILABLE with `refusal`
-  std::string refusal;
+  bool holds =
+      true;  // until the model is loaded; else UNAVAILABLE, with the seconds after which to try again
+  std::uint16_t load_s = 1;  // how long its load takes, as far as is known
 };
 
 struct EngineOptions {
-  int loader_nice = 10;                         // priority of the thread that loads, while it loads
+  int loader_nice = 10;                         // so many steps lower is the priority of a thread that loads
   std::int64_t default_max_queue_requests = 0;  // 0 = 1024 (LoadSpec.limits may say otherwise)
   std::uint64_t response_cache_bytes = 0;  // for LoadSpec.response_cache; 0: such models are served uncached
   RateLimits rate_limits;                  // --rate-limit, --rate-limit-resource (sched/rate_limiter.h)
@@ -150,6 +151,10 @@ class Engine {
   // served before serves on. Loading a version that is READY replaces it (the old one is drained after the new one is
   // published, and destroyed before this returns). ALREADY_EXISTS while the same version is loading.
   Status load(const LoadSpec& spec, const Progress& progress = {});
+
+  // From now on loads and unloads get only the CPU time that nobody else wants. Whoever says so calls LoaderPriority::hurry() for
+  // those that do not get far (engine/loader_priority.h). Thread: any.
+  void load_when_idle();
 
   // A backend cannot be interrupted: the load of this version that runs now runs on, its contents are destroyed when it ends, and
   // it returns DEADLINE_EXCEEDED. From here on it is as if it had failed: what served serves on, and the version may be loaded

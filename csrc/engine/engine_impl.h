@@ -38,6 +38,7 @@ struct Engine::Impl {
         rooms(options.parking, timer) {}
 
   const EngineOptions options;
+  std::atomic<bool> loads_when_idle{false};  // relaxed: of the loads that begin after it
   BackendRegistry registry;
   ExpiryTimer timer;
   RegionTable regions;

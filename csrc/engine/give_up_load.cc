@@ -1,4 +1,5 @@
-// A load that takes too long: forgotten at once, destroyed when it ends.
+// A load that takes too long: forgotten at once, destroyed when it ends. A worker process that hangs in it is ended; native code
+// cannot be: it is told to stop at its next step (LoadSpec::given_up).
 #include "engine/engine_impl.h"
 
 namespace fastserve {
@@ -7,6 +8,7 @@ bool Engine::give_up_load(std::string_view model, std::int64_t version) {
   const std::lock_guard lock(impl_->mutex);
   Impl::Record* const record = impl_->find_record(model, version);
   if (record == nullptr || !record->loading) return false;
+  record->loading->give_up();
   record->loading.reset();  // the loader thread holds it
   const auto versions = impl_->models.find(model);
   if (record->empty()) versions->second.erase(version);

@@ -121,7 +121,7 @@ Status Engine::Impl::run_load(ModelVersion& version, const Progress& progress) {
     return registry.find(version.spec().backend);
   };
   {
-    const LoaderPriority low(options.loader_nice);
+    const LoaderPriority low(options.loader_nice, loads_when_idle.load(std::memory_order_relaxed));
     const Result<Backend*> backend = find_backend();
     if (!backend.is_ok()) {
       version.fail(backend.status());
@@ -161,6 +161,8 @@ Status Engine::Impl::finish_load(const std::shared_ptr<ModelVersion>& version, c
   return refused ? unavailable("the server is shutting down") : loaded;
 }
 
+void Engine::load_when_idle() { impl_->loads_when_idle.store(true, std::memory_order_relaxed); }
+
 Status Engine::unload(std::string_view model, std::int64_t version, Nanos drain_ns) {
   FS_ASSIGN_OR_RETURN(const auto found, impl_->begin_unload(model, version));
   if (found->view().state != VersionState::kFailed) impl_->retire(found, drain_ns);
@@ -196,6 +198,7 @@ void Engine::Impl::retire(const std::shared_ptr<ModelVersion>& version, Nanos dr
     version->wait_unused(kNever);
   }
   if (version->cached != nullptr) cache->forget(*version->cached);
+  const LoaderPriority low(options.loader_nice, loads_when_idle.load(std::memory_order_relaxed));
   version->destroy();
   give_memory_back();
 }

@@ -1,6 +1,7 @@
 #include "engine/loader_priority.h"
 
 #include <linux/capability.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -8,11 +9,14 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <mutex>
 #include <string>
 #include <system_error>
 
 namespace fastserve {
 namespace {
+
+constexpr int kLowest = 19;  // nice(2)
 
 // Whether this thread may set its nice value back to `nice` (getpriority(2), capabilities(7)).
 bool may_return_to(int nice) {
@@ -39,24 +43,70 @@ std::vector<pid_t> threads() {
 
 // On Linux PRIO_PROCESS with a thread id means that thread, and 0 the calling one.
 int nice_of(pid_t thread) { return ::getpriority(PRIO_PROCESS, static_cast<id_t>(thread)); }
-bool set_nice(pid_t thread, int nice) {
-  return ::setpriority(PRIO_PROCESS, static_cast<id_t>(thread), nice) == 0;
+
+// Best effort: a thread may have ended.
+bool set_priority(pid_t thread, int policy, int nice) {
+  const sched_param none{};
+  return ::sched_setscheduler(thread, policy, &none) == 0 &&
+         ::setpriority(PRIO_PROCESS, static_cast<id_t>(thread), nice) == 0;
+}
+
+// All that live with `when_idle`, and the threads of all that live: whoever ends first leaves those alone.
+struct Waiting {
+  std::mutex mutex;
+  std::vector<LoaderPriority*> loads;
+  std::vector<pid_t> loaders;
+};
+
+Waiting& waiting() {
+  static Waiting all;
+  return all;
 }
 
 }  // namespace
 
-LoaderPriority::LoaderPriority(int nice) : nice_(nice), former_(nice_of(0)) {
-  if (nice <= former_ || !may_return_to(former_)) return;
+LoaderPriority::LoaderPriority(int steps, bool when_idle)
+    : nice_(std::min(nice_of(0) + steps, kLowest)),
+      thread_(::gettid()),
+      began_(monotonic_now()),
+      former_(nice_of(0)) {
+  // Another policy was somebody's choice: it is left alone.
+  if (nice_ <= former_ || ::sched_getscheduler(0) != SCHED_OTHER || !may_return_to(former_)) return;
   threads_before_ = threads();
-  lowered_ = set_nice(0, nice);
+  lowered_ = set_priority(0, when_idle ? SCHED_IDLE : SCHED_OTHER, nice_);
+  if (!lowered_) return;
+  const std::lock_guard lock(waiting().mutex);
+  waiting().loaders.push_back(thread_);
+  if (!when_idle) return;
+  idle_ = true;
+  waiting().loads.push_back(this);
 }
 
 LoaderPriority::~LoaderPriority() {
   if (!lowered_) return;
-  set_nice(0, former_);
+  const std::lock_guard lock(waiting().mutex);  // or hurry() would lower what is restored here
+  std::erase(waiting().loads, this);
+  std::erase(waiting().loaders, thread_);
+  for_own_threads(SCHED_OTHER, former_);
+}
+
+void LoaderPriority::hurry(Nanos patience) {
+  const std::lock_guard lock(waiting().mutex);
+  for (LoaderPriority* const load : waiting().loads) {
+    if (!load->idle_ || monotonic_now() - load->began_ < patience) continue;
+    load->idle_ = false;
+    load->for_own_threads(SCHED_OTHER, load->nice_);
+  }
+}
+
+// The calling one of the constructor, and those that have its priority and were not there before, without other loaders. The
+// list's mutex is held.
+void LoaderPriority::for_own_threads(int policy, int nice) const {
+  set_priority(thread_, policy, nice);
   for (const pid_t thread : threads()) {
     if (std::ranges::binary_search(threads_before_, thread)) continue;
-    if (nice_of(thread) == nice_) set_nice(thread, former_);
+    if (std::ranges::find(waiting().loaders, thread) != waiting().loaders.end()) continue;
+    if (nice_of(thread) == nice_) set_priority(thread, policy, nice);
   }
 }
 

@@ -30,6 +30,7 @@ ParkedRequest::ParkedRequest(Request& whole, WaitingRoom& room)
   inner_.completions = whole.completions;
   inner_.shared_inputs = whole.shared_inputs;
   inner_.inputs_may_change = whole.inputs_may_change;
+  inner_.complete = whole.complete;
   inner_.times = whole.times;
   inner_.version = &room;
   inner_.tap = this;
@@ -70,6 +71,7 @@ Request* ParkedRequest::answered(Request& /*inner*/) {
   whole_.input_order = std::move(inner_.input_order);
   whole_.output_order = std::move(inner_.output_order);
   whole_.requested_outputs = std::move(inner_.requested_outputs);
+  whole_.parameters = std::move(inner_.parameters);
   whole_.regions = std::move(inner_.regions);
   whole_.times = inner_.times;
   Response& from = inner_.response;
@@ -79,6 +81,7 @@ Request* ParkedRequest::answered(Request& /*inner*/) {
   to.status = std::move(from.status);
   to.misplaced = from.misplaced;
   to.outputs = std::move(from.outputs);
+  to.parameters = std::move(from.parameters);
   to.batch = std::move(from.batch);
   return &whole_;
 }

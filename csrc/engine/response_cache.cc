@@ -24,6 +24,16 @@ std::size_t output_bytes(const Response& response) {
   return bytes;
 }
 
+std::size_t parameter_bytes(const Response& response) {
+  if (response.parameters == nullptr) return 0;
+  std::size_t bytes = 0;
+  for (const ResponseParameter& each : *response.parameters) {
+    bytes += sizeof each + each.name.size();
+    if (const auto* text = std::get_if<std::string>(&each.value)) bytes += text->size();
+  }
+  return bytes;
+}
+
 }  // namespace
 
 // One kept answer: outputs in memory(), the key behind them. Holds one reference to itself while it is in the cache.
@@ -211,11 +221,13 @@ std::unique_ptr<ResponseCache::Entry> ResponseCache::copied(Version& version, co
     if (!output.data.empty()) std::memcpy(at, output.data.data(), output.data.size());
     at += KeptOutputs::padded(output.data.size());
   }
+  entry->parameters = request.response.parameters;
   key.copy_to(at);
   entry->key = {at, key.bytes()};
   entry->version = &version;
   entry->fingerprint = request.fingerprint;
-  entry->charged_bytes = bytes + sizeof(Entry) + entry->outputs.size() * sizeof(OutputTensor) + kMapNodeBytes;
+  entry->charged_bytes = bytes + sizeof(Entry) + entry->outputs.size() * sizeof(OutputTensor) +
+                         parameter_bytes(request.response) + kMapNodeBytes;
   return entry;
 }
 

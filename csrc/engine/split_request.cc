@@ -156,6 +156,7 @@ Status SplitRequest::put_together() {
       out.data = {begin, at};
       at = begin + KeptOutputs::padded(out.data.size());
     }
+    joined.parameters = parts_[0].response.parameters;
     joined.lend(whole_.response);
   } catch (const std::bad_alloc&) {
     whole_.response.release();

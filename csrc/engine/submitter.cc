@@ -109,6 +109,9 @@ struct Submitter::Impl {
   }
 
   Status prepare(ModelVersion& version, Request& request) const {
+    if (const auto complete = std::exchange(request.complete, nullptr)) {
+      FS_RETURN_IF_ERROR(complete(version, request));
+    }
     FS_RETURN_IF_ERROR(find_shared_places(engine.regions, request));
     request.input_order.resize(version.signature.inputs.size());
     FS_ASSIGN_OR_RETURN(request.rows,

@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -16,6 +17,15 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 BatchLimits unlimited() {
   BatchLimits out;
   out.max_queue_requests = std::int64_t{1} << 20;  // the room's own limits come first
+  return out;
+}
+
+// UNAVAILABLE, with the time after which its load, which began when it was asked for, should be through.
+Status later(const std::string& text, const Sleep& sleep, Nanos asked_at) {
+  const Nanos left = asked_at + Nanos{sleep.load_s} * kSecond - monotonic_now();
+  const auto seconds = static_cast<std::uint16_t>(std::max<Nanos>(1, (left + kSecond - 1) / kSecond));
+  Status out = unavailable(text + ", try again in " + std::to_string(seconds) + " s");
+  out.set_retry_after_s(seconds);
   return out;
 }
 
@@ -103,8 +113,11 @@ WaitingRooms::Taken WaitingRooms::take(Request& request, Status& status) {
   const auto found = sleepers_.find(request.model_name);
   if (found == sleepers_.end() || !found->second.asleep || closed_) return Taken::kAwake;
   Sleeper& sleeper = found->second;
-  if (!std::exchange(sleeper.asked, true)) tell();
-  status = sleeper.sleep.holds ? park(*sleeper.room, request) : unavailable(sleeper.sleep.refusal);
+  ask(sleeper);
+  status = sleeper.sleep.holds
+               ? park(*sleeper.room, request)
+               : unavailable("model '" + std::string(request.model_name) + "' is asleep and is loaded now");
+  if (status.code() == Code::kUnavailable) status = later(status.message(), sleeper.sleep, sleeper.asked_at);
   if (!status.is_ok()) refused_.fetch_add(1, kRelaxed);
   return status.is_ok() ? Taken::kParked : Taken::kRefused;
 }
@@ -118,10 +131,10 @@ Status WaitingRooms::asleep_or(std::string_view model, Status otherwise, bool as
   if (!asks) {
     return unavailable("model '" + std::string(model) + "' is asleep: it is loaded when it is asked for");
   }
-  if (!std::exchange(sleeper.asked, true)) tell();
+  ask(sleeper);
   refused_.fetch_add(1, kRelaxed);
-  if (!sleeper.sleep.refusal.empty()) return unavailable(sleeper.sleep.refusal);
-  return unavailable("model '" + std::string(model) + "' is asleep and is loaded now");
+  return later("model '" + std::string(model) + "' is asleep and is loaded now", sleeper.sleep,
+               sleeper.asked_at);
 }
 
 Status WaitingRooms::check_room(const WaitingRoom& room, std::uint64_t bytes) {
@@ -167,6 +180,12 @@ Status WaitingRooms::park(WaitingRoom& room, Request& request) {
   if (expires != kNever) room.queue.announce_expiry(expires);
   if (cancelled) room.queue.notice_cancel();
   return Status::ok();
+}
+
+void WaitingRooms::ask(Sleeper& sleeper) {
+  if (std::exchange(sleeper.asked, true)) return;
+  sleeper.asked_at = monotonic_now();
+  tell();
 }
 
 void WaitingRooms::tell() {

@@ -76,7 +76,9 @@ class WaitingRooms {
     Sleep sleep;
     bool asleep = false;
     bool asked = false;
+    Nanos asked_at = 0;  // where it was
   };
+  void ask(Sleeper& sleeper);
   Status park(WaitingRoom& room, Request& request);
   Status check_room(const WaitingRoom& room, std::uint64_t bytes);
   void tell();

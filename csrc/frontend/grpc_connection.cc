@@ -225,7 +225,7 @@ Status GrpcConnection::submit(Call& call) {
 void GrpcConnection::infer(Call& call) {
   const Status status = submit(call);
   if (status.is_ok()) return;
-  refuse(call, {status.code(), with_request_id(call.request.id, status.message())});
+  refuse(call, status.worded(with_request_id(call.request.id, status.message())));
 }
 
 Status GrpcConnection::classify(Call& call) { return classify_outputs(*call.request.version, call.request); }
@@ -238,7 +238,8 @@ void GrpcConnection::deliver(Call& call, Nanos /*now*/) {
   if (status.is_ok() && !call.request.requested_outputs.empty()) status = classify(call);
   if (status.is_ok()) status = encode_model_infer(response, *call.request.version, call.request, message);
   if (!status.is_ok()) {
-    finish_with(call, status.code(), with_request_id(call.request.id, status.message()), {});
+    finish_with(call, status.code(), with_request_id(call.request.id, status.message()), {},
+                status.retry_after_s());
     return;
   }
   if (call.answer_coding != Compression::kIdentity) compress_grpc_message(call.answer_coding, message);
@@ -302,7 +303,7 @@ bool GrpcConnection::tick(Nanos now) {
 
 void GrpcConnection::refuse(Call& call, const Status& status) {
   if (call.kind != CallKind::kGrpcCold) loop_.count_refused(status.code());
-  finish_with(call, status.code(), status.message(), {});
+  finish_with(call, status.code(), status.message(), {}, status.retry_after_s());
 }
 
 void GrpcConnection::send(Call& call, std::span<const std::byte> message) {
@@ -319,8 +320,10 @@ void GrpcConnection::finish(Call& call, Code code, std::string_view message,
 
 // Trailers, or Trailers-Only when no message went out before.
 void GrpcConnection::finish_with(Call& call, Code code, std::string_view message,
-                                 std::span<const std::pair<std::string, std::string>> trailers) {
+                                 std::span<const std::pair<std::string, std::string>> trailers,
+                                 std::uint16_t retry_after_s) {
   const std::string code_text = std::to_string(static_cast<int>(code));
+  const std::string pushback = std::to_string(retry_after_s * 1000);
   std::string encoded;
   append_grpc_message(message, encoded);
   std::vector<Http2Header> headers;
@@ -329,6 +332,8 @@ void GrpcConnection::finish_with(Call& call, Code code, std::string_view message
   headers.push_back({"grpc-status", code_text});
   if (!encoded.empty()) headers.push_back({"grpc-message", encoded});
   if (code == Code::kUnimplemented) headers.push_back(kGrpcAcceptEncoding);
+  // gRFC A6: a client that tries again by itself waits so long.
+  if (retry_after_s != 0) headers.push_back({"grpc-retry-pushback-ms", pushback});
   for (const auto& [name, value] : trailers) headers.push_back({name, value});
   call.answered = call.finished = true;
   if (trailers_only) {

@@ -60,7 +60,8 @@ class GrpcConnection final : public Connection, private Http2Events {
   Status classify(Call& call);
   void refuse(Call& call, const Status& status);
   void finish_with(Call& call, Code code, std::string_view message,
-                   std::span<const std::pair<std::string, std::string>> trailers);
+                   std::span<const std::pair<std::string, std::string>> trailers,
+                   std::uint16_t retry_after_s = 0);
 
   // Response headers, before the first message of a call.
   std::span<const Http2Header> answer_head(const Call& call);

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <type_traits>
+#include <variant>
 
 #include "base/checked.h"
 #include "frontend/local_session.h"
@@ -18,6 +20,22 @@ std::string field(const char* list, std::size_t at, const char* member) {
 Nanos after(Nanos now, std::uint64_t us) {
   constexpr auto kMost = static_cast<std::uint64_t>(kNever / kMicrosecond) / 2;
   return us == 0 || us > kMost ? kNever : now + static_cast<Nanos>(us) * kMicrosecond;
+}
+
+// Views, which end with the response.
+void copy_parameters(const ResponseParameters& from, std::vector<LocalParameter>& out) {
+  for (const ResponseParameter& each : from) {
+    LocalParameter& made = out.emplace_back(LocalParameter{each.name, false});
+    std::visit(
+        [&made](const auto& value) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::string>) {
+            made.value = std::string_view(value);
+          } else {
+            made.value = value;
+          }
+        },
+        each.value);
+  }
 }
 
 }  // namespace
@@ -220,15 +238,21 @@ void LocalSession::answer(LocalCall& call, const Status& status) {
   out.code = status.code();
   out.message = status.message();
   out.outputs.clear();
+  out.parameters.clear();
   if (status.is_ok()) {
-    for (const OutputTensor& output : call.request.response.outputs)
+    const Response& response = call.request.response;
+    for (const OutputTensor& output : response.outputs)
       out.outputs.push_back({output.dtype, output.shape, output.data.size()});
+    if (response.parameters != nullptr) copy_parameters(*response.parameters, out.parameters);
   }
   if (const Status encoded = encode_answer(cell, out); !encoded.is_ok()) {
     out.outputs.clear();
+    out.parameters.clear();
     out.code = encoded.code();
-    out.message = encoded.message();
+    const std::string text = "the answer: " + encoded.message();
+    out.message = text;
     static_cast<void>(encode_answer(cell, out));
+    out.message = {};
   }
   forget(call);  // before the client hears of it: its regions are its own again
   answers_.publish();

@@ -18,7 +18,8 @@ constexpr int kTooLarge = 413;
 constexpr int kUnsupportedMediaType = 415;
 
 RestRefusal refusal(const Status& status, std::string_view request_id) {
-  return {http_status(status.code()), status.code(), with_request_id(request_id, status.message())};
+  return {http_status(status.code()), status.code(), with_request_id(request_id, status.message()),
+          status.retry_after_s()};
 }
 
 // The body as the client meant it. The limit holds for the unpacked size too.
@@ -42,19 +43,25 @@ RestVerdict unpack(const IoLimits& limits, Call& call) {
   return std::nullopt;
 }
 
-Status decode(IoLoop& loop, Call& call) {
+// Request::complete of a raw body, which stands there as an input without a name.
+Status complete_raw(const ServedVersion& version, Request& request) {
+  const std::span<const std::byte> body = request.inputs.front().data;
+  request.inputs.clear();
+  return complete_raw_request(version.signature, request.model_name, body, request);
+}
+
+Status decode(Call& call) {
   Request& request = call.request;
   RestForm form = RestForm::kJson;
   const auto length =
       call.has_header_length ? std::optional<std::string_view>(call.header_length) : std::nullopt;
   FS_RETURN_IF_ERROR(decode_rest_infer(request.message.span(), length, request, form));
   if (form == RestForm::kJson) return Status::ok();
-  FS_ASSIGN_OR_RETURN(ServedVersion* const version,
-                      loop.engine().ask(request.model_name, request.model_version));
-  Status status =
-      complete_raw_request(version->signature, request.model_name, request.message.span(), request);
-  version->release();
-  return status;
+  TensorView body;
+  body.data = request.message.span();
+  request.inputs.push_back(body);
+  request.complete = &complete_raw;
+  return Status::ok();
 }
 
 // The pieces of a message in wire order.
@@ -133,7 +140,7 @@ RestVerdict complete_exchange(IoLoop& loop, Call& call) {
     loop.add_cold(call);
     return std::nullopt;
   }
-  Status status = decode(loop, call);
+  Status status = decode(call);
   if (status.is_ok()) status = loop.submit(call);
   if (status.is_ok()) return std::nullopt;
   return refusal(status, call.request.id);
@@ -165,7 +172,12 @@ void answer_refusal(const Call& call, const RestRefusal& why, RestAnswer& out) {
   out.status = why.http_status;
   out.headers.push_back({"content-type", "application/json"});
   if (why.http_status == kUnsupportedMediaType) out.headers.push_back({"accept-encoding", kOurCodings});
-  if (why.http_status == 503) out.headers.push_back({"retry-after", "1"});  // seconds; RFC 9110, 10.2.3
+  if (why.http_status == 503) {  // RFC 9110, 10.2.3
+    const auto end =
+        std::to_chars(std::begin(out.digits), std::end(out.digits), std::max<int>(why.retry_after_s, 1)).ptr;
+    out.headers.push_back(
+        {"retry-after", {out.digits, static_cast<std::size_t>(end - std::begin(out.digits))}});
+  }
   out.body.own.append(error_body(why.message));
   pack(call, out);
 }

@@ -34,6 +34,7 @@ struct RestRefusal {
   int http_status = 0;
   Code code = Code::kOk;
   std::string message;
+  std::uint16_t retry_after_s = 0;  // of 503, told as at least 1
 };
 using RestVerdict = std::optional<RestRefusal>;  // nullopt: go on
 

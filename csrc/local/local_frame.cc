@@ -38,7 +38,7 @@ struct ParameterRecord {
 struct AnswerHead {
   std::uint16_t kind, bytes, code, outputs;
   std::uint64_t tag;
-  std::uint16_t message_bytes, reserved[3];
+  std::uint16_t message_bytes, parameters, reserved[2];
 };
 struct AnswerRecord {
   std::uint8_t dtype, rank;
@@ -252,6 +252,7 @@ Status encode_answer(std::span<std::byte> cell, const LocalAnswer& answer) {
   const std::string_view message =
       answer.message.substr(0, cell.size() - std::min(cell.size(), sizeof(head)));
   head.message_bytes = narrow(message.size());
+  head.parameters = narrow(answer.parameters.size());
   out.put(head);
   out.text(message);
   for (const LocalAnswerOutput& output : answer.outputs) {
@@ -259,6 +260,7 @@ Status encode_answer(std::span<std::byte> cell, const LocalAnswer& answer) {
                          static_cast<std::uint8_t>(output.shape.rank()), 0, 0, output.bytes});
     put_dims(out, output.shape);
   }
+  for (const LocalParameter& parameter : answer.parameters) put_parameter(out, parameter);
   if (!out.ok()) return no_room(cell.size());
   const std::uint16_t bytes = narrow(out.size());
   std::memcpy(cell.data() + kBytesAt, &bytes, sizeof(bytes));
@@ -271,11 +273,13 @@ Status decode_answer(std::span<const std::byte> bytes, LocalAnswer& answer) {
   answer.tag = head.tag;
   answer.code = static_cast<Code>(head.code);
   answer.outputs.clear();
+  answer.parameters.clear();
   answer.message = in.text(head.message_bytes);
   if (!in.ok()) return broken("its head is cut off");
   if (head.kind != static_cast<std::uint16_t>(CellKind::kAnswer)) return broken("unknown kind");
   if (head.code > static_cast<std::uint16_t>(Code::kUnauthenticated)) return broken("unknown status code");
   if (head.outputs > kMostLocalOutputs) return broken("too many outputs");
+  if (head.parameters > kMostLocalParameters) return broken("too many parameters");
   for (std::size_t i = 0; i < head.outputs; ++i) {
     const auto record = in.take<AnswerRecord>();
     if (record.rank > kMaxRank || record.dtype >= kDTypeCount) return broken("no such dtype or shape");
@@ -285,6 +289,10 @@ Status decode_answer(std::span<const std::byte> bytes, LocalAnswer& answer) {
     take_dims(in, record.rank, output.shape);
   }
   if (!in.ok()) return broken("an output is cut off");
+  for (std::size_t i = 0; i < head.parameters; ++i) {
+    const Status status = decode_parameter(in, i, answer.parameters.emplace_back());
+    if (!status.is_ok()) return broken("a parameter makes no sense");
+  }
   return in.left() == 0 ? Status::ok() : broken("bytes are left over");
 }
 

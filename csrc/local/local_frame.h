@@ -12,7 +12,8 @@
 //    output  region u32, index u16, name length u16, offset u64, room u64; then the name
 //    parameter  name length u16, kind u8 (0 bool, 1 int64, 2 uint64, 3 double, 4 text), reserved u8, text length u32, value u64
 //            (of a text: 0); then the name and the text
-//   answer   kind u16, bytes u16, code u16, outputs u16, tag u64, message length u16, reserved u16 x 3; then the message
+//   answer   kind u16, bytes u16, code u16, outputs u16, tag u64, message length u16, parameters u16, reserved u16 x 2; then
+//            the message, the outputs, the parameters (as of a request)
 //    output  dtype u8, rank u8, reserved u16, reserved u32, bytes u64, dimensions i64 each
 // Thread: any.
 #pragma once
@@ -88,6 +89,7 @@ struct LocalAnswer {
   Code code = Code::kOk;
   std::string_view message;                // cut off where the cell ends
   std::vector<LocalAnswerOutput> outputs;  // in the order of LocalRequest::outputs
+  std::vector<LocalParameter> parameters;  // the model's own
 };
 
 // How much of a cell is used, as it says itself; 0 when that cannot be. `cell` may be shared memory: look once, copy that much.

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cassert>
+#include <stdexcept>
 
 #include "backend/guard.h"
 #include "base/log.h"
@@ -53,10 +54,18 @@ Status check_request_rows(std::int64_t rows, const Signature& signature) {
                           std::to_string(most) + " (" + std::to_string(kMostParts) + " batches)");
 }
 
+LoadSpec with_stop(LoadSpec spec, const std::stop_source& given_up) {
+  spec.given_up = given_up.get_token();
+  return spec;
+}
+
 }  // namespace
 
 ModelVersion::ModelVersion(const LoadSpec& spec, ExpiryTimer& timer, RateLimiter* limiter)
-    : ServedVersion(spec.model, spec.version), spec_(spec), timer_(timer), limiter_(limiter) {
+    : ServedVersion(spec.model, spec.version),
+      spec_(with_stop(spec, given_up_)),
+      timer_(timer),
+      limiter_(limiter) {
   labels = spec.labels;
 }
 
@@ -83,9 +92,10 @@ void ModelVersion::enter(VersionState next, std::string reason) {
 
 void ModelVersion::fail(const Status& status) { enter(VersionState::kFailed, status.message()); }
 
-// The caller's progress, and what status() shows meanwhile.
+// The caller's progress, and what status() shows meanwhile. The steps of a load are where one that was given up can be ended.
 Progress ModelVersion::observed(const Progress& progress) {
   return [this, progress](double fraction, std::string_view what) {
+    if (given_up_.stop_requested()) throw std::runtime_error("the load was given up");
     {
       const std::lock_guard lock(view_mutex_);
       view_.progress = fraction;

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,7 @@ class ModelVersion final : public ServedVersion {
   };
   View view() const;
   void fail(const Status& status);
+  void give_up() { given_up_.request_stop(); }  // the load: whatever of it can be ended ends
   // How long load and start took; 0 until READY. Set by whoever loads it.
   std::atomic<Nanos> load_ns{0};
   std::atomic<std::int64_t> memory_bytes{0};  // what the process grew by; 0: unknown. Likewise
@@ -83,6 +85,7 @@ class ModelVersion final : public ServedVersion {
   Progress observed(const Progress& progress);
   void tear_down();
 
+  std::stop_source given_up_;
   const LoadSpec spec_;
   ExpiryTimer& timer_;
   RateLimiter* const limiter_;

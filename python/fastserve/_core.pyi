@@ -421,6 +421,11 @@ class Engine:
         """Backends whose models run in processes that `command` starts: {name: "" or why none of them is loaded}."""
     def workers(self) -> list[WorkerReport]: ...
     def load(self, spec: LoadSpec, progress: Callable[[float, str], None] | None = None) -> None: ...
+    def load_when_idle(self) -> None:
+        """Loads and unloads get only the CPU time that nobody else wants; then somebody has to call hurry_loads."""
+    @staticmethod
+    def hurry_loads(patience_seconds: float) -> None:
+        """Loads and unloads of this process that have run for longer no longer wait for idle CPU time."""
     def give_up_load(self, model: str, version: int) -> bool:
         """The load of it that runs now: it runs on, and is destroyed when it ends; it raises DEADLINE_EXCEEDED. False: none
         runs. Does not block."""
@@ -428,8 +433,9 @@ class Engine:
     def drain(self, seconds: float | None = None) -> bool: ...
     def set_labels(self, model: str, labels: Mapping[str, Mapping[int, int]]) -> None:
         """Replaces all labels of a model: {label: {version: weight}}. Raises INVALID_ARGUMENT, RESOURCE_EXHAUSTED."""
-    def set_asleep(self, model: str, holds: bool = True, refusal: str = "") -> None:
-        """Wanted and not loaded; requests are held until set_awake, or refused with UNAVAILABLE and this text."""
+    def set_asleep(self, model: str, holds: bool = True, load_s: int = 1) -> None:
+        """Wanted and not loaded; requests are held until set_awake, or refused with UNAVAILABLE and how many seconds of `load_s`
+        (0 to 65,535) are left."""
     def set_awake(self, model: str, reason: str = "") -> None:
         """Its load ended, well ("") or not: what was held is submitted, and answered where that fails."""
     def take_asked(self) -> list[str]:
@@ -608,6 +614,7 @@ class LocalSlot:
     """A request's place in shared memory; arrays on it keep it."""
 
     in_flight: bool
+    parameters: dict[str, bool | int | float | str]  # of the last answer
     def input_memory(self, input: int) -> npt.NDArray[Any]:
         """All its bytes, uint8."""
     def reshape(self, input: int, shape: Sequence[int], bytes: int) -> None: ...

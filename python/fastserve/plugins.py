@@ -21,11 +21,12 @@ MODEL_FILES: dict[str, str] = {
     "model.py": "python",
     "model.pt": "pytorch",
     "model.pt2": "pytorch",
+    "model.plan": "tensorrt",
 }
 # Looked for where there is none of those; decrypted in memory (--model-decrypt-hook).
 ENCRYPTED_FILES = ("model.xml.enc", "model.onnx.enc")
 # Backends that run a file which another one takes unless they are asked for.
-_ALSO = {"onnxruntime": ("model.onnx",)}
+_ALSO = {"onnxruntime": ("model.onnx",), "tensorrt": ("model.onnx",)}
 _BY_SUFFIX = {Path(name).suffix: backend for name, backend in MODEL_FILES.items()}
 
 

@@ -93,15 +93,24 @@ def with_dims(*dims: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def with_weights_elsewhere() -> bytes:
+def with_weights_elsewhere(**entries: str) -> bytes:
     from onnx import TensorProto
 
     model = onnx_model()
     weight = model.graph.initializer[0]
     weight.ClearField("float_data")
     weight.data_location = TensorProto.EXTERNAL
-    weight.external_data.add(key="location", value="weights.bin")
+    for key, value in ({"location": "weights.bin"} | entries).items():
+        weight.external_data.add(key=key, value=value)
     return bytes(model.SerializeToString())
+
+
+def beside_weights(**entries: str) -> Break:
+    def break_it(version: Path) -> None:
+        write(version / "weights.bin", bytes(64))
+        write(version / "model.onnx", with_weights_elsewhere(**entries))
+
+    return break_it
 
 
 def without_its_input() -> bytes:
@@ -196,7 +205,13 @@ VERSIONS: dict[str, Break] = {
     "input_of_nowhere": onnx(without_its_input),
     "weight_larger_than_its_data": onnx(lambda: with_dims(1 << 20)),
     "weight_of_a_huge_size": onnx(lambda: with_dims(1 << 40, 1 << 40)),
+    "weight_of_a_negative_size": onnx(lambda: with_dims(-4)),
     "weights_that_are_missing": onnx(with_weights_elsewhere),
+    "weights_of_a_negative_length": beside_weights(length="-4"),
+    "weights_at_a_negative_offset": beside_weights(offset="-4"),
+    "weights_beyond_the_end": beside_weights(offset="61"),
+    "weights_of_another_length": beside_weights(length="8"),
+    "weights_of_another_model": beside_weights(location="../../garbage/1/model.onnx"),
     "another_dtype": onnx(lambda: content(dtype="DOUBLE")),
     "another_shape": onnx(lambda: content(width=5)),
     "another_input": onnx(lambda: content(names=("z", "y"))),
@@ -326,23 +341,19 @@ def index(server: RunningServer) -> dict[str, tuple[str, str]]:
 
 
 def told(server: RunningServer) -> dict[str, str]:
-    """What is said of each kind: the reason of version 2; else what the log says of the model: a warning, or why it waits."""
-    reasons = {
-        key.removesuffix("/2"): reason
-        for key, (state, reason) in index(server).items()
-        if key.endswith("/2") and state == "UNAVAILABLE" and reason
-    }
-    for record in server.log_records():
-        if (
-            record.get("level") not in ("warning", "error")
-            and " waits: it is not complete" not in record["message"]
-        ):
-            continue
-        text = json.dumps(record)
-        for name in CONFIGURATIONS.keys() | VERSIONS.keys():
-            if name in text:
-                reasons.setdefault(name, record["message"])
+    """What is said of each kind: the reason of version 2; of configurations that of the version that serves."""
+    reasons = {}
+    for key, (state, reason) in index(server).items():
+        name, _, version = key.rpartition("/")
+        broken = "1" if name in CONFIGURATIONS else "2"
+        if version == broken and state == ("READY" if name in CONFIGURATIONS else "UNAVAILABLE") and reason:
+            reasons[name] = reason
     return reasons
+
+
+def logged(server: RunningServer) -> str:
+    lines = [record for record in server.log_records() if record.get("level") in ("warning", "error")]
+    return "\n".join(json.dumps(line) for line in lines)
 
 
 def failures(server: RunningServer) -> dict[str, float]:
@@ -388,6 +399,9 @@ def test_the_old_version_serves_on_and_the_reason_is_told(broken: Broken, kind: 
     assert reason == "" or reason.startswith("serves on as it was; the new one failed: ")
     assert [fault for fault in asking.faults if fault.startswith(f"{kind}:")] == []
     assert told(server).get(kind), server.log()[-2000:]
+    assert f'"{kind}"' in logged(server)
+    counted = [key for key in failures(server) if f'model="{kind}"' in key]
+    assert counted, failures(server)
 
 
 def test_nothing_is_tried_again_and_again(broken: Broken) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import fastserve
 from fastserve.lifecycle import Reconciler, VersionSpec
+from fastserve.lifecycle.reconciler import STILL_RUNS
 from fastserve.lifecycle.retry import RetryRule
 
 
@@ -73,7 +74,7 @@ async def test_a_load_beyond_its_limit_is_thrown_away(engine: fastserve.Engine, 
     reconciler.set_model("m", {1: spec("slow")})
     await reconciler.settle_model("m")
     (state,) = reconciler.model_states()
-    why = "loading took longer than 0.3 s (--load-timeout-secs)"
+    why = f"loading took longer than 0.3 s (--load-timeout-secs); {STILL_RUNS}"
     assert (state.state, state.reason) == ("READY", f"serves on as it was; the new one failed: {why}")
     assert reconciler.hung == 1
     x = np.array([3], np.float32)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_figures import write_killed_clients
 from running_server import RunningServer
 
 import fastserve
@@ -332,6 +333,7 @@ def test_killed_clients_leave_nothing_behind(server: RunningServer, address: str
     eventually(lambda: server.scrape()["fastserve_local_connections"] == 0)
     base = len(list(descriptors.iterdir()))
     generator = random.Random(1)
+    answered = 0
     with LocalClient(address) as canary:
         victims: list[subprocess.Popen[str]] = []
         for number in range(KILLS):
@@ -344,18 +346,28 @@ def test_killed_clients_leave_nothing_behind(server: RunningServer, address: str
                     time.sleep(generator.random() * 0.05)
                     victim.kill()
                     assert canary.infer("echo", {"IN": np.ones((1, 4), np.float32)})["OUT"].sum() == 4
+                    answered += 1
                 for victim in victims:
                     victim.communicate()
                 victims.clear()
-    eventually(
-        lambda: all(
-            server.scrape()[f"fastserve_local_{what}"] == 0
-            for what in ("connections", "regions", "region_bytes", "requests_in_flight")
-        )
-    )
+    ended = time.monotonic()
+    names = [
+        f"fastserve_local_{what}" for what in ("connections", "regions", "region_bytes", "requests_in_flight")
+    ]
+    eventually(lambda: all(server.scrape()[name] == 0 for name in names))
     eventually(lambda: len(list(descriptors.iterdir())) <= base)
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "memfd:fastserve" not in maps
+    figures = {
+        "clients_killed": KILLS,
+        "another_client_answered": answered,
+        "another_client_failed": 0,  # it would have ended the test
+        "all_released_s": round(time.monotonic() - ended, 3),  # after the last death
+        "descriptors_before": base,
+        "descriptors_after": len(list(descriptors.iterdir())),
+        **{f"{name.removeprefix('fastserve_local_')}_after": server.scrape()[name] for name in names},
+    }
+    write_killed_clients("local transport", figures)
 
 
 @contextlib.contextmanager

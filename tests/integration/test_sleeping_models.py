@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc as grpcio
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
@@ -20,37 +23,14 @@ import tritonclient.http as http
 import tritonclient.http.aio as http_aio
 from process_figures import wait_until
 from running_server import RunningServer
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
+from wide_model import LAYERS, WIDE, write_wide
 
 MB = 1 << 20
-WIDE = 1024  # one layer has 4 MB of weights
-LAYERS = 3
 GIVEN = np.ones((1, WIDE), np.float32)
 ON_DEMAND = ("--load-on-demand",)
 EXPLICIT = ("--model-control-mode", "explicit", "--load-model", "*")
-
-
-def write_wide(root: Path, name: str) -> None:
-    """y = x + 0 * (x through layers that weigh 12 MB in all)."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.default_rng(1)
-    nodes, weights, at = [], [], "x"
-    for layer in range(LAYERS):
-        weight = random.standard_normal((WIDE, WIDE), np.float32)
-        weights.append(numpy_helper.from_array(weight, f"w{layer}"))
-        nodes.append(helper.make_node("MatMul", [at, f"w{layer}"], [f"h{layer}"]))
-        at = f"h{layer}"
-    weights.append(helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]))
-    nodes += [
-        helper.make_node("Mul", [at, "zero"], ["nothing"]),
-        helper.make_node("Add", ["x", "nothing"], ["y"]),
-    ]
-    shapes = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", WIDE]) for n in ("x", "y")]
-    graph = helper.make_graph(nodes, name, shapes[:1], shapes[1:], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (root / name / "1").mkdir(parents=True)
-    (root / name / "1/model.onnx").write_bytes(model.SerializeToString())
 
 
 @pytest.fixture
@@ -102,9 +82,6 @@ def rest(server: RunningServer, path: str, body: bytes | None = None, **headers:
         return error.code, error.headers, error.read()
 
 
-RAW = {"Inference-Header-Content-Length": "0"}
-
-
 @pytest.mark.parametrize("way", ["grpc", "grpc aio", "http json", "http binary", "http aio"])
 def test_who_asks_first_is_held_and_answered(start: Any, wide: Path, way: str) -> None:
     server = start(wide, *ON_DEMAND)
@@ -137,17 +114,38 @@ def test_metadata_says_that_it_sleeps_and_wakes_nobody(start: Any, wide: Path) -
     assert ready(server) == set()
 
 
-def test_a_raw_binary_body_wakes_it(start: Any, wide: Path) -> None:
-    """Its input is not known before it is loaded, so that it cannot be held: try again."""
+def curl(server: RunningServer, path: str, body: bytes, *headers: str) -> tuple[int, dict[str, str], bytes]:
+    """(status, headers, body)"""
+    options = [option for header in headers for option in ("-H", header)]
+    command = ["curl", "-s", "-i", "--max-time", "60", "--data-binary", "@-", *options]
+    command += [f"http://{server.http}{path}"]
+    answer = subprocess.run(command, input=body, capture_output=True, check=True).stdout
+    head, _, content = answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    fields = dict(line.lower().split(": ", 1) for line in lines[1:])
+    return int(lines[0].split()[1]), fields, content
+
+
+RAW_HEADER = "Inference-Header-Content-Length: 0"
+
+
+def test_a_raw_binary_body_is_held_as_well(start: Any, wide: Path) -> None:
+    """Its input is not known before the model is loaded: completed then."""
     server = start(wide, *ON_DEMAND)
-    status, headers, body = rest(server, "/v2/models/a/infer", GIVEN.tobytes(), **RAW)
-    assert (status, headers["Retry-After"] is not None) == (503, True)
-    assert "is asleep and is loaded now" in json.loads(body)["error"]
-    wait_until(lambda: ready(server) == {"a"}, "a is loaded")
-    assert rest(server, "/v2/models/a/infer", GIVEN.tobytes(), **RAW)[0] == 200
+    for _ in range(2):  # asleep, then awake
+        status, headers, body = curl(server, "/v2/models/a/infer", GIVEN.tobytes(), RAW_HEADER)
+        assert status == 200, body
+        json_bytes = int(headers["inference-header-content-length"])
+        assert json.loads(body[:json_bytes])["outputs"][0]["name"] == "y"
+        np.testing.assert_array_equal(np.frombuffer(body[json_bytes:], np.float32), GIVEN[0])
+    figures = server.scrape()
+    assert figures["fastserve_held_requests_total"] == 1
+    assert figures["fastserve_asleep_requests_refused_total"] == 0
+    status, _, body = curl(server, "/v2/models/b/infer", GIVEN.tobytes()[:-1], RAW_HEADER)
+    assert (status, b"4095 bytes" in body) == (400, True), body
 
 
-@pytest.mark.parametrize("way", ["grpc", "http json"])
+@pytest.mark.parametrize("way", ["grpc", "http json", "http raw"])
 def test_by_policy_it_is_refused_and_loaded(start: Any, wide: Path, way: str) -> None:
     server = start(wide, *ON_DEMAND, "--on-asleep", "refuse")
     if way == "grpc":
@@ -158,11 +156,63 @@ def test_by_policy_it_is_refused_and_loaded(start: Any, wide: Path, way: str) ->
         assert refused.value.status() == "StatusCode.UNAVAILABLE"
     else:
         tensor = {"name": "x", "datatype": "FP32", "shape": [1, WIDE], "data": GIVEN[0].tolist()}
-        status, headers, _ = rest(server, "/v2/models/a/infer", json.dumps({"inputs": [tensor]}).encode())
-        assert (status, headers["Retry-After"] is not None) == (503, True)
+        raw = way == "http raw"
+        sent = GIVEN.tobytes() if raw else json.dumps({"inputs": [tensor]}).encode()
+        status, headers, body = curl(server, "/v2/models/a/infer", sent, *([RAW_HEADER] if raw else []))
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert json.loads(body)["error"].endswith("model 'a' is asleep and is loaded now, try again in 1 s")
     wait_until(lambda: ready(server) == {"a"}, "a is loaded")
     ask(server, "a", way)
     assert server.scrape()["fastserve_asleep_requests_refused_total"] >= 1
+
+
+SLOW = """
+import time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        time.sleep(1.5)
+    def execute(self, requests):
+        inputs = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", x)]) for x in inputs]
+"""
+SLOW_CONFIG = f"""
+backend: "python"
+input {{ name: "x" data_type: TYPE_FP32 dims: [ 1, {WIDE} ] }}
+output {{ name: "y" data_type: TYPE_FP32 dims: [ 1, {WIDE} ] }}
+"""
+
+
+def refused_after_s(server: RunningServer, way: str) -> int:
+    """Seconds after which to try again, as a request to "slow" is told."""
+    if way == "curl":
+        status, headers, body = curl(server, "/v2/models/slow/infer", GIVEN.tobytes(), RAW_HEADER)
+        assert status == 503, body
+        return int(headers["retry-after"])
+    request = service_pb2.ModelInferRequest(model_name="slow", raw_input_contents=[GIVEN.tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=GIVEN.shape)
+    with grpcio.insecure_channel(server.grpc) as channel, pytest.raises(grpcio.RpcError) as refused:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert refused.value.code() == grpcio.StatusCode.UNAVAILABLE
+    told = dict(refused.value.trailing_metadata())
+    return int(told["grpc-retry-pushback-ms"]) // 1000
+
+
+@pytest.mark.parametrize("way", ["curl", "grpcio"])
+def test_the_time_to_try_again_is_that_of_its_last_load(start: Any, tmp_path: Path, way: str) -> None:
+    (tmp_path / "models/slow/1").mkdir(parents=True)
+    (tmp_path / "models/slow/1/model.py").write_text(SLOW)
+    (tmp_path / "models/slow/config.pbtxt").write_text(SLOW_CONFIG)
+    flags = (*ON_DEMAND, "--on-asleep", "refuse", "--unload-idle-secs", "1", "--allow-python-models")
+    server = start(tmp_path / "models", *flags)
+    assert refused_after_s(server, way) == 1  # nobody knows yet
+    wait_until(lambda: ready(server) == {"slow"}, "it is loaded", 60)
+    wait_until(lambda: ready(server) == set(), "it sleeps again", 60)
+    took = re.findall(r"slow version 1 is ready \(([0-9.]+) s\)", server.log())
+    asked_s = refused_after_s(server, way)
+    assert float(took[-1]) <= asked_s <= float(took[-1]) + 1.1
+    assert asked_s >= 2
 
 
 def measured(start: Any, wide: Path) -> list[int]:

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
 
 SHM = Path("/dev/shm")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-KILLS = 20
+KILLS = int(os.environ.get("TEST_SHM_KILLS", "20"))  # the long form is 1000
 SLOW_S = 0.3
 IMAGE = 150_528  # floats: 602,112 bytes
 U64 = (1 << 64) - 1

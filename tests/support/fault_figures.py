@@ -1,4 +1,5 @@
-"""What the long run of worker faults (FASTSERVE_LONG_FAULTS) measured, as JSON: one entry per kind of fault."""
+"""What the long runs of faults measured, as JSON: of workers one entry per kind of fault (FASTSERVE_LONG_FAULTS), of killed
+clients one per kind of client (TEST_LOCAL_KILLS, TEST_SHM_KILLS)."""
 
 from __future__ import annotations
 
@@ -80,19 +81,38 @@ class Faults:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             found = json.loads(file.read() or "{}")
-            found["machine"] = {
-                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "cpus": os.cpu_count(),
-                "kernel": platform.release(),
-                "python": platform.python_version(),
-                "load_average": [round(load, 1) for load in os.getloadavg()],
-            }
+            found["machine"] = _machine()
             kinds = found.setdefault("kinds", {})
             if self.kind in kinds:
                 self._add(kinds[self.kind])
             kinds[self.kind] = self.figures()
             file.truncate(0)
             file.write(_written(found))
+
+
+def write_killed_clients(kind: str, figures: dict[str, Any]) -> None:
+    """Into the file that FASTSERVE_CLIENT_FAULTS_RESULT names, instead of what it has of this kind."""
+    name = os.environ.get("FASTSERVE_CLIENT_FAULTS_RESULT")
+    if not name:
+        return
+    with Path(name).open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        found = json.loads(file.read() or "{}")
+        found["machine"] = _machine()
+        found.setdefault("kinds", {})[kind] = figures
+        file.truncate(0)
+        file.write(_written(found))
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load_average": [round(load, 1) for load in os.getloadavg()],
+    }
 
 
 def _scheduled(pid: int) -> tuple[float, float]:

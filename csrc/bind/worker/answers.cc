@@ -11,6 +11,9 @@ namespace fastserve::bind::worker {
 
 using fastserve::worker::aligned;
 using fastserve::worker::Answered;
+using fastserve::worker::Kind;
+using fastserve::worker::kMostParameters;
+using fastserve::worker::kMostParameterText;
 using fastserve::worker::RecordWriter;
 
 namespace {
@@ -36,6 +39,57 @@ py::object attribute(py::handle object, py::handle name) {
   return py::reinterpret_steal<py::object>(found);
 }
 
+// "" or what is wrong. The bool first: it is an int too.
+std::string put_parameter(py::handle name, py::handle value, RecordWriter& out) {
+  if (!PyUnicode_Check(name.ptr()))
+    return std::string("parameters: got a name of type ") + Py_TYPE(name.ptr())->tp_name + ", want str";
+  const auto text = name.cast<std::string>();
+  const std::string title = "parameters[\"" + (text.size() > 100 ? "..." : text) + "\"]: ";
+  if (text.empty() || text.size() > kMostParameterText) return title + "a name has 1 to 65536 bytes";
+  out.put_text(text);
+  if (PyBool_Check(value.ptr())) {
+    out.put(Kind::kBool);
+    out.put(static_cast<std::uint8_t>(value.ptr() == Py_True));
+  } else if (PyLong_Check(value.ptr())) {
+    int overflow = 0;
+    const long long number = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
+    const unsigned long long large = overflow > 0 ? PyLong_AsUnsignedLongLong(value.ptr()) : 0;
+    if (overflow < 0 || PyErr_Occurred() != nullptr) {
+      PyErr_Clear();
+      return title + "got an integer that is not within -2^63 to 2^64 - 1";
+    }
+    out.put(overflow == 0 ? Kind::kInt : Kind::kUint);
+    overflow == 0 ? out.put(std::int64_t{number}) : out.put(std::uint64_t{large});
+  } else if (PyFloat_Check(value.ptr())) {
+    out.put(Kind::kDouble);
+    out.put(PyFloat_AS_DOUBLE(value.ptr()));
+  } else if (PyUnicode_Check(value.ptr())) {
+    const auto given = value.cast<std::string>();
+    if (given.size() > kMostParameterText) return title + "a text has at most 65536 bytes";
+    out.put(Kind::kString);
+    out.put_text(given);
+  } else {
+    return title + "got " + Py_TYPE(value.ptr())->tp_name + ", want bool, int, float or str";
+  }
+  return {};
+}
+
+// The count and each, as the record has them; "" or what is wrong.
+std::string put_parameters(py::handle given, RecordWriter& out) {
+  if (given.is_none() || (PyDict_Check(given.ptr()) && PyDict_GET_SIZE(given.ptr()) == 0)) return {};
+  const auto parameters = py::cast<py::dict>(given);
+  if (parameters.size() > kMostParameters) {
+    return "parameters: got " + std::to_string(parameters.size()) + ", want " +
+           std::to_string(kMostParameters) + " or fewer";
+  }
+  out.put(static_cast<std::uint32_t>(parameters.size()));
+  for (const auto& [name, value] : parameters) {
+    std::string wrong = put_parameter(name, value, out);
+    if (!wrong.empty()) return wrong;
+  }
+  return {};
+}
+
 }  // namespace
 
 // "" or what is wrong.
@@ -57,7 +111,8 @@ std::string Channel::read_outputs(const py::dict& given, std::vector<Output>& ou
 }
 
 void Channel::send_outputs(std::vector<std::vector<Output>>& slots,
-                           std::vector<std::pair<int, std::string>>& errors, bool whole) {
+                           std::vector<std::pair<int, std::string>>& errors,
+                           const std::vector<RecordWriter>& parameters, bool whole) {
   RecordWriter record;
   record.put(static_cast<std::uint8_t>(whole ? Answered::kWhole : Answered::kBySlot));
   if (!whole) record.put(static_cast<std::uint32_t>(slots.size()));
@@ -74,6 +129,9 @@ void Channel::send_outputs(std::vector<std::vector<Output>>& slots,
       put_output(output, at, record);
       at += aligned(output.bytes);
     }
+    if (whole) continue;
+    if (parameters[s].size() == 0) record.put(std::uint32_t{0});
+    record.put_bytes(parameters[s].bytes());
   }
   const std::size_t needed = at + record.size();
   if (needed > room_.size()) {
@@ -97,12 +155,14 @@ void Channel::send_outputs(std::vector<std::vector<Output>>& slots,
 void Channel::answer(const py::sequence& answers) {
   static const py::handle kError = interned("error");
   static const py::handle kOutputs = interned("outputs");
+  static const py::handle kParameters = interned("parameters");
   if (answers.size() != slots_) {
     return refuse(kInternal, "execute returned " + std::to_string(answers.size()) + " answers for " +
                                  std::to_string(slots_) + " requests");
   }
   std::vector<std::vector<Output>> slots(slots_);
   std::vector<std::pair<int, std::string>> errors(slots_);
+  std::vector<RecordWriter> parameters(slots_);
   for (std::size_t s = 0; s < slots_; ++s) {
     const py::object answer = answers[s];
     const py::object error = attribute(answer, kError);
@@ -113,9 +173,10 @@ void Channel::answer(const py::sequence& answers) {
       continue;
     }
     std::string wrong = read_outputs(attribute(answer, kOutputs), slots[s]);
+    if (wrong.empty()) wrong = put_parameters(attribute(answer, kParameters), parameters[s]);
     if (!wrong.empty()) errors[s] = {kInternal, std::move(wrong)};
   }
-  send_outputs(slots, errors, false);
+  send_outputs(slots, errors, parameters, false);
 }
 
 void Channel::answer_whole(const py::dict& outputs) {
@@ -123,7 +184,7 @@ void Channel::answer_whole(const py::dict& outputs) {
   std::vector<std::pair<int, std::string>> errors(1);
   const std::string wrong = read_outputs(outputs, slots[0]);
   if (!wrong.empty()) return refuse(kInternal, wrong);
-  send_outputs(slots, errors, true);
+  send_outputs(slots, errors, {}, true);
 }
 
 }  // namespace fastserve::bind::worker

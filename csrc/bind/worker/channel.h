@@ -64,7 +64,7 @@ class Channel {
   // --- answers.cc
   std::string read_outputs(const pybind11::dict& given, std::vector<Output>& out);
   void send_outputs(std::vector<std::vector<Output>>& slots, std::vector<std::pair<int, std::string>>& errors,
-                    bool whole);
+                    const std::vector<fastserve::worker::RecordWriter>& parameters, bool whole);
   void ask_for_room(std::size_t bytes);
 
   UniqueFd socket_;

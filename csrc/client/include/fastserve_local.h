@@ -93,7 +93,7 @@ typedef enum fsl_parameter_kind {
   FSL_TEXT_VALUE
 } fsl_parameter_kind;
 
-/* A request parameter, for the model. */
+/* Of a request, for the model, or of its answer. */
 typedef struct fsl_parameter {
   const char* name;
   fsl_parameter_kind kind;
@@ -179,6 +179,11 @@ const char* fsl_slot_message(const fsl_slot* slot);
 size_t fsl_slot_outputs(const fsl_slot* slot);
 /* What was written and as what; `tensor` may be NULL. NULL: there is no such output. */
 const void* fsl_slot_output(const fsl_slot* slot, size_t index, fsl_tensor* tensor);
+
+/* What the model said beside its outputs. */
+size_t fsl_slot_parameters(const fsl_slot* slot);
+/* Its texts are valid until the slot's next answer. FSL_INVALID_ARGUMENT: there is no such parameter. */
+fsl_code fsl_slot_parameter(const fsl_slot* slot, size_t index, fsl_parameter* parameter);
 
 /* For poll(2) and its kin: after fsl_arm returned 1 the descriptor becomes readable when there are answers (or the server is
  * gone); then call fsl_woken and fsl_next until it has none. fsl_arm returning 0: there are answers already. */

@@ -143,9 +143,19 @@ def _no_gpu() -> str:
 
 
 def _static(model: CheckedModel) -> dict[str, Any]:
+    from fastserve.gpu.backends import TENSORRT
+    from fastserve.gpu.tensorrt.offline import look_at
     from fastserve.lifecycle.backend_choice import why
+    from fastserve.lifecycle.version_spec import Problem
 
     notes = list(model.notes)
+    problems = [_problem(problem) for problem in model.problems]
+    for version, spec in sorted(model.versions.items()):
+        if spec.backend == TENSORRT:
+            wrong, told = look_at(spec.path, dict(spec.parameters))
+            where = f"{model.name}/{version}"
+            problems += [_problem(Problem(model.name, text, where, version=version)) for text in wrong]
+            notes += [f"version {version}: {text}" for text in told]
     if any(_wants_gpu(spec) for spec in model.versions.values()) and (reason := _no_gpu()):
         notes.append(f"needs a GPU, and here is none: {reason}")
     if any(spec.backend == "python" for spec in model.versions.values()):
@@ -163,7 +173,7 @@ def _static(model: CheckedModel) -> dict[str, Any]:
             }
             for version, spec in sorted(model.versions.items())
         ],
-        "problems": [_problem(problem) for problem in model.problems],
+        "problems": problems,
         "notes": notes,
     }
 

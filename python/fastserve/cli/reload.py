@@ -74,6 +74,8 @@ def differences(before: dict[tuple[str, str], Row], after: list[Row]) -> list[st
         text = row.name + (f" version {row.version}" if row.version else "")
         if row.state == "FAILED":
             lines.append(f"{text} failed: {row.reason}")
+        elif row.state == "UNLOADED" and was is None and row.reason:  # it waits, or sleeps
+            lines.append(f"{text}: {row.reason}")
         elif row.state and (was is None or was.state != row.state):
             lines.append(f"{text} is {row.state.lower()}")
         elif row.reason and (was is None or was.reason != row.reason):

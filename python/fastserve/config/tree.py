@@ -592,6 +592,27 @@ class OpenVino:
 
 
 @dataclass(frozen=True)
+class TensorRT:
+    plan_cache: Annotated[
+        str,
+        About(
+            "folder where plans built from ONNX files are kept; auto: fastserve/plans in the user's cache folder; none: nowhere",
+            "--tensorrt-plan-cache",
+        ),
+    ] = "auto"
+    plan_cache_bytes: Annotated[
+        int,
+        About(
+            "plans beyond this size go, those first that were not used for longest",
+            "--tensorrt-plan-cache-byte-size",
+            0,
+            1 << 60,
+            is_bytes=True,
+        ),
+    ] = 10 << 30
+
+
+@dataclass(frozen=True)
 class Config:
     server: Annotated[Server, About("listeners")] = field(default_factory=Server)
     tls: Annotated[Tls, About("TLS on the gRPC and REST ports")] = field(default_factory=Tls)
@@ -605,6 +626,7 @@ class Config:
     tracing: Annotated[Tracing, About("traces of single requests")] = field(default_factory=Tracing)
     cpu: Annotated[Cpu, About("the CPU as a device")] = field(default_factory=Cpu)
     openvino: Annotated[OpenVino, About("the OpenVINO backend")] = field(default_factory=OpenVino)
+    tensorrt: Annotated[TensorRT, About("the TensorRT backend")] = field(default_factory=TensorRT)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
     configuration   KIND_CPU                      KIND_GPU
     pytorch         worker processes              "pytorch_gpu": captured, in this process (fastserve.gpu.torch)
+    tensorrt        refused                       "tensorrt": captured, in this process (fastserve.gpu.tensorrt)
     onnxruntime     worker processes              worker processes with its CUDA provider: no graphs, batch by batch
 
-Imports neither torch nor a driver: the first model does.
+Imports neither torch nor TensorRT nor a driver: the first model does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PYTORCH = "pytorch_gpu"  # the engine's name of it; configurations say "pytorch"
-_CAPTURED = {"pytorch": PYTORCH, "tensorrt": "tensorrt"}
+TENSORRT = "tensorrt"
+_CAPTURED = {"pytorch": PYTORCH, "tensorrt": TENSORRT}
+CAPTURED = frozenset(_CAPTURED.values())  # their models run on the lane and take its parameters
 _WORKERS = ("onnxruntime",)
 
 
@@ -37,9 +40,8 @@ def on_gpu(backend: str, gpus: Sequence[str]) -> tuple[str, dict[str, str]]:
             f"instance_group: KIND_GPU, but {backend or 'this backend'} runs on the CPU"
         )
     if not has_lane():
-        raise errors.FailedPrecondition(
-            "instance_group: KIND_GPU, but fastserve was built without the GPU lane"
-        )
+        why = f"backend {backend} needs a GPU" if backend == TENSORRT else "instance_group: KIND_GPU"
+        raise errors.FailedPrecondition(f"{why}, but fastserve was built without the GPU lane")
     return _CAPTURED[backend], {}
 
 
@@ -52,9 +54,16 @@ def register(core: _core.Engine) -> None:
     """Makes the captured backends known to an engine; nothing where this build has no GPU lane."""
     if has_lane():
         add_graph_backend(core, PYTORCH, _open_pytorch)
+        add_graph_backend(core, TENSORRT, _open_tensorrt)
 
 
 def _open_pytorch(load: GraphLoad) -> GraphModel:
     from fastserve.gpu.torch.open_model import open_model
+
+    return open_model(load)
+
+
+def _open_tensorrt(load: GraphLoad) -> GraphModel:
+    from fastserve.gpu.tensorrt.open_model import open_model
 
     return open_model(load)

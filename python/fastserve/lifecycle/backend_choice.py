@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from fastserve import _core, errors, protos
-from fastserve.lifecycle import integrity, protected
+from fastserve.lifecycle import integrity, onnx_weights, protected
 from fastserve.lifecycle.version_spec import VersionSpec
 from fastserve.plugins import second_choice
 
@@ -42,8 +43,10 @@ def why(spec: VersionSpec) -> str:
 
 def load(core: Loads, spec: VersionSpec, progress: Progress | None = None) -> None:
     """Loads, if need be with ONNX Runtime instead of OpenVINO. Blocks; raises FastserveError with both reasons."""
+    integrity.verify(spec, progress)
+    if spec.path:
+        onnx_weights.check(Path(spec.path))
     try:
-        integrity.verify(spec, progress)
         core.load(protected.core_spec(spec, progress), progress)
     except (errors.InvalidArgument, errors.Unimplemented) as refused:
         second = "" if asked_backend(spec) else second_choice(spec.backend, spec.path, refused.message)

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from fastserve import _core, protos
+from fastserve.gpu import backends as gpu_backends
 from fastserve.lifecycle.host_policy import CPU_POLICY
 from fastserve.lifecycle.tensor_types import data_type_of
 from fastserve.lifecycle.triton_scheduling import TARGET
@@ -75,16 +76,17 @@ def _complete_scheduling(config: Any, spec: VersionSpec) -> None:
 
 
 def _complete_instances(config: Any, spec: VersionSpec, status: _core.VersionStatus) -> None:
-    cpu = protos.enum_type("inference.ModelInstanceGroup.Kind").values_by_name["KIND_CPU"].number
+    kind = "KIND_GPU" if spec.backend in gpu_backends.CAPTURED else "KIND_CPU"
+    number = protos.enum_type("inference.ModelInstanceGroup.Kind").values_by_name[kind].number
     if not config.instance_group:
-        group = config.instance_group.add(kind=cpu, count=max(status.instance_count, 1))
+        group = config.instance_group.add(kind=number, count=max(status.instance_count, 1))
         if spec.scheduling.instances:
             group.host_policy = CPU_POLICY
     for index, group in enumerate(config.instance_group):
         group.name = group.name or f"{spec.model}_{index}"
         group.count = group.count or 1
         if group.kind == 0:  # KIND_AUTO
-            group.kind = cpu
+            group.kind = number
 
 
 def config_json(message: Any) -> dict[str, Any]:

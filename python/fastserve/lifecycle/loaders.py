@@ -1,7 +1,8 @@
 """Threads for the engine's blocking calls: one a call, so that none is left over and one that hangs takes nobody's place.
 
 How many there are at a time is the policy's business (policy.Room). They are daemons: a load that never ends does not keep the
-process from ending. The engine lowers the priority of a thread while it loads (csrc/engine/loader_priority.h).
+process from ending. The engine lowers the priority of a thread while it loads (csrc/engine/loader_priority.h); on a machine
+that is never idle, those that have not ended after PATIENCE_S are told to hurry.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import contextlib
 import threading
 from collections.abc import Callable
 from typing import Protocol
+
+from fastserve import _core
+
+PATIENCE_S = 5.0
 
 
 class Threads(Protocol):
@@ -35,7 +40,19 @@ class LoaderThreads:
                 loop.call_soon_threadsafe(_end, future, error)
 
         threading.Thread(target=work, name=f"fastserve-{name}", daemon=True).start()
+        _hurry_until_done(loop, future)
         return future
+
+
+def _hurry_until_done(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    """More than once, because a call may begin to load only after a while."""
+
+    def look() -> None:
+        if not future.done():
+            _core.Engine.hurry_loads(PATIENCE_S)
+            loop.call_later(PATIENCE_S, look)
+
+    loop.call_later(PATIENCE_S, look)
 
 
 def _end(future: asyncio.Future[None], error: BaseException | None) -> None:

@@ -82,7 +82,8 @@ class Loading:
             self._failed(record, error)
             return
         record.load_ended(spec)
-        logger.info("%s is ready (%.1f s)", record.text, loop.time() - began, extra=record.fields)
+        record.load_s = loop.time() - began
+        logger.info("%s is ready (%.1f s)", record.text, record.load_s, extra=record.fields)
 
     def refuse(self, record: VersionRecord, spec: VersionSpec) -> None:
         """A load that cannot begin because every place hangs; it is due again when a thread comes back."""
@@ -112,7 +113,8 @@ class Loading:
         self._counts.timeouts += 1
         record.late.append(spec)
         future.add_done_callback(partial(self._came_late, record, spec))
-        raise errors.DeadlineExceeded(f"loading took longer than {limit_s:g} s (--load-timeout-secs)")
+        doing = f", while {record.what}" if record.what else ""
+        raise errors.DeadlineExceeded(f"loading took longer than {limit_s:g} s (--load-timeout-secs){doing}")
 
     def _came_late(self, record: VersionRecord, spec: VersionSpec, future: asyncio.Future[None]) -> None:
         self.hung -= 1
@@ -139,10 +141,12 @@ class Loading:
             "%s failed to load: %s%s",
             record.text,
             reason,
-            "" if pause_s is None else f" (tried again in {pause_s:.1f} s)",
+            ""
+            if pause_s is None
+            else f" (tried again in {pause_s:.1f} s{' from its end' if record.is_late else ''})",
             extra=record.fields,
         )
-        if pause_s is not None and record.tried in record.late:
+        if pause_s is not None and record.is_late:
             record.retry_pause_s = pause_s
         elif pause_s is not None:
             self._try_later(record, pause_s)

@@ -16,6 +16,7 @@ from fastserve.lifecycle.labels import LabelFile, label_name_error
 from fastserve.lifecycle.pbtxt import Positions, TextError
 from fastserve.lifecycle.settings import Settings, VersionPolicy, without_config
 from fastserve.lifecycle.tensor_types import datatype_of
+from fastserve.lifecycle.triton_gpu import TritonGpu
 from fastserve.lifecycle.triton_scheduling import PARAMETERS, TritonScheduling
 from fastserve.lifecycle.version_labels import MAX_LABELS
 from fastserve.lifecycle.version_spec import Problem, TensorShape
@@ -48,6 +49,8 @@ _ASKED_BACKENDS = {
     "python": "python",
     "pytorch": "pytorch",
     "pytorch_libtorch": "pytorch",
+    "tensorrt": "tensorrt",
+    "tensorrt_plan": "tensorrt",
     "tensorflow": "openvino",
     "tensorflow_savedmodel": "openvino",
 }
@@ -55,6 +58,7 @@ _ASKED_BACKENDS = {
 _BACKEND_OF_PLATFORM = {
     "onnxruntime_onnx": "onnxruntime",
     "pytorch_libtorch": "pytorch",
+    "tensorrt_plan": "tensorrt",
     "tensorflow_savedmodel": "tensorflow",
 }
 # A platform also names a format, which OpenVINO may be asked to run.
@@ -64,6 +68,7 @@ _FOREIGN = {"tensorflow", "tensorflow_savedmodel"}
 _DEFAULT_FILES = {
     "tensorflow_savedmodel": "model.savedmodel",
     "tensorflow": "model.savedmodel",
+    "tensorrt_plan": "model.plan",
 }
 # Parameters of TensorFlow's backend that tune speed only: they have no meaning on OpenVINO.
 _TUNING = re.compile(r"TF_NUM_(INTRA|INTER)_THREADS|TF_USE_PER_SESSION_THREADS|MAX_SESSION_SHARE_COUNT")
@@ -134,7 +139,8 @@ class ConfigReader:
         self.message = message
         self.positions = positions
         self.asked_backend = message.backend or message.platform
-        self.backend = _ASKED_BACKENDS.get(self.asked_backend, "")
+        self.gpu = TritonGpu(message, positions)
+        self.backend = self.gpu.backend(_ASKED_BACKENDS.get(self.asked_backend, ""))
         self.max_batch_rows = message.max_batch_size
         if not positions.has("max_batch_size") and not (message.input or message.output):
             self.max_batch_rows = -1  # nothing is said: the model decides
@@ -149,7 +155,7 @@ class ConfigReader:
         yield from self._check_tensors("input", self.message.input)
         yield from self._check_tensors("output", self.message.output)
         yield from self._check_versions()
-        yield from self._check_instances()
+        yield from self.gpu.errors()
         yield from self._check_batching()
         yield from warm_up_errors(self.message, self.scheduling.error)
         yield from self.scheduling.errors(self.max_batch_rows)
@@ -228,18 +234,6 @@ class ConfigReader:
             name = self.positions.name("version_policy.specific")
             yield self._error(f"{name}: versions is empty", "version_policy")
 
-    def _check_instances(self) -> Iterator[TextError]:
-        kinds = [group.Kind.Name(group.kind) for group in self.message.instance_group]
-        for index, (group, kind) in enumerate(zip(self.message.instance_group, kinds, strict=True)):
-            if kind != "KIND_GPU" and "KIND_GPU" in kinds:
-                yield self._error(
-                    f"instance_group: {kind} beside KIND_GPU, want one kind", "instance_group", index, "kind"
-                )
-            elif group.gpus and kind != "KIND_GPU":
-                yield self._error(
-                    f"instance_group: gpus goes with KIND_GPU, got {kind}", "instance_group", index, "gpus"
-                )
-
     def _check_batching(self) -> Iterator[TextError]:
         message = self.message
         if message.max_batch_size < 0:
@@ -316,7 +310,9 @@ class ConfigReader:
             outputs=self._tensors(message.output),
             version_policy=self._version_policy(),
             scheduling=self.scheduling.wanted,
-            on_gpu=any(group.Kind.Name(group.kind) == "KIND_GPU" for group in message.instance_group),
+            on_gpu=self.gpu.on_gpu,
+            on_cpu=self.gpu.on_cpu,
+            lane=tuple(sorted(self.gpu.parameters().items())),
             parameters=tuple(sorted((k, v) for k, v in parameters.items() if k not in PARAMETERS)),
             label_files=tuple(self._label_files()),
             version_labels=tuple(sorted((name, tuple(sorted(v.items()))) for name, v in labels.items())),
@@ -360,4 +356,5 @@ class ConfigReader:
             yield f"{self.asked_backend} is asked for; OpenVINO reads the format and runs it"
             if foreign := sorted(set(self.message.parameters) - PARAMETERS):
                 yield f"parameters for {self.asked_backend} are without effect: " + ", ".join(foreign)
+        yield from self.gpu.notes()
         yield from self.scheduling.notes

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from fastserve.errors import FastserveError, Internal, InvalidArgument, NotFound, Unavailable
@@ -94,6 +95,7 @@ class ModelControl:
         ] = {}  # that the last load of a model brought; without the files' content
         self.pinned: set[str] = set()  # models that are never unloaded to make room
         self._unloaded: dict[str, set[int]] = {}  # by the last operation on the model
+        self._waiting: dict[tuple[str, int], str] = {}  # versions that are still being written, and why
 
     @property
     def refused(self) -> int:
@@ -133,6 +135,7 @@ class ModelControl:
         gone = set() if self._explicit else known - found
         wanted = {model.name: dict(self._reconciler.wanted(model.name)) for model in models}
         await self.apply(models, gone, again=True)
+        self._waiting |= scan.waiting
         return bool(gone) or any(self._reconciler.wanted(name) != before for name, before in wanted.items())
 
     async def start(self, models: Iterable[FoundModel], configs: Mapping[str, str]) -> None:
@@ -181,6 +184,13 @@ class ModelControl:
         """What the reconciler knows, what was unloaded (UNLOADED) and what lies in the repositories and was never loaded
         (state ""); by model, then version."""
         states = {(s.model, s.version): s for s in self._reconciler.model_states()}
+        for (model, version), why in self._waiting.items():
+            there = states.get((model, version))
+            if there is None:
+                states[model, version] = ModelState(model, version, "UNLOADED", f"waits: it {why}")
+            elif there.state == "READY" and not there.reason:
+                said = f"serves on as it was; the new one {why}"
+                states[model, version] = replace(there, reason=said)
         for model, versions in self._unloaded.items():
             for version in versions:
                 states.setdefault((model, version), ModelState(model, version, "UNLOADED", "unloaded"))
@@ -189,6 +199,10 @@ class ModelControl:
             if model not in known:
                 states[model, None] = ModelState(model, None, "")
         return [states[key] for key in sorted(states, key=lambda k: (k[0], k[1] or 0))]
+
+    def set_waiting(self, waiting: Mapping[tuple[str, int], str]) -> None:
+        """For `states`: versions that a poll leaves alone for now, of all models, and why ("is not complete: ...")."""
+        self._waiting = dict(waiting)
 
     async def close(self) -> None:
         """Starts nothing more; what is under way ends with the reconciler, which has to be closed beside this."""
@@ -233,6 +247,7 @@ class ModelControl:
 
     async def _unload(self, model: str) -> None:
         before = self._serving(model)
+        self._nothing_waits(model)
         self._reconciler.set_model(model, {})
         await self._reconciler.settle_model(model)
         left = self._serving(model)
@@ -281,7 +296,11 @@ class ModelControl:
         self._keep_serving(found.name, reasons)
         self._unloaded.pop(found.name, None)
 
+    def _nothing_waits(self, model: str) -> None:
+        self._waiting = {key: why for key, why in self._waiting.items() if key[0] != model}
+
     def _drop(self, model: str) -> None:
+        self._nothing_waits(model)
         self._unloaded[model] = self._serving(model)
         self._reconciler.set_model(model, {})
         if self._labels is not None:
@@ -298,6 +317,8 @@ class ModelControl:
             for version, text in reasons.items()
             if version not in serving and not (version is None and serving)
         ]
+        self._nothing_waits(found.name)
+        self._waiting |= {(found.name, version): why for version, why in found.waiting.items()}
         (self.pinned.add if found.pinned else self.pinned.discard)(found.name)
         light = self._light
         versions = found.versions if light is None else light.applied(found.name, found.versions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastserve import errors, plugins
@@ -47,6 +47,7 @@ class FoundModel:
     pinned: bool = False  # never unloaded to make room
     resource_preserving: bool = False  # the old version goes before the new one is loaded
     place: Place | None = None
+    waiting: Mapping[int, str] = field(default_factory=dict)  # versions that are not finished, and why
 
 
 class _Refused(Exception):
@@ -87,6 +88,7 @@ class ModelFolder:
         self.fingerprints = fingerprints or Fingerprints(eager_bytes=-1)
         self.folders: dict[int, Path] = {}  # version -> its folder, or the only file
         self.unfinished: list[Problem] = []
+        self.broken: dict[int, str] = {}  # versions whose manifest cannot be read, and why
         self.notes: list[str] = []
         self.labels: VersionLabelMap = ()
 
@@ -146,6 +148,7 @@ class ModelFolder:
             pinned=listed is not None and listed.pinned,
             resource_preserving=listed is not None and listed.resource_preserving,
             place=self.place,
+            waiting={p.version: p.message for p in self.unfinished if p.version is not None},
         )
 
     def _where(self) -> str:
@@ -300,10 +303,14 @@ class ModelFolder:
             self.notes.append(f"folder {folder.name} is ignored: it is not complete: {why}")
             return
         self.folders[number] = folder
+        if said == "broken":
+            self.broken[number] = why
 
     def _version(self, settings: Settings, number: int) -> VersionSpec:
         folder = self.folders[number]
         self._confine(folder)
+        if number in self.broken:
+            raise _Refused(self.broken[number])
         if folder.is_file():
             return self._single_file(settings, number, folder)
         folder = Path(os.path.realpath(folder))  # a link may lead elsewhere before the load is through

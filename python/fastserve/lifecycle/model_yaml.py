@@ -21,6 +21,7 @@ from fastserve.lifecycle.model_config import VERSION_LABELS, ConfigReader, probl
 from fastserve.lifecycle.pbtxt import Positions, TextError, Written
 from fastserve.lifecycle.settings import Settings, VersionLabelMap
 from fastserve.lifecycle.tensor_types import data_type_of
+from fastserve.lifecycle.triton_gpu import GPUS
 from fastserve.lifecycle.triton_scheduling import PARAMETERS
 from fastserve.lifecycle.triton_write import write_scheduling
 from fastserve.lifecycle.version_spec import Problem
@@ -69,7 +70,9 @@ def read_model_yaml(
         return None, problems_of(model, YAML_FILE, errors)
     # What clients see is the whole, as Triton would spell it.
     write_scheduling(spelled_scheduling.wanted, message)
-    return replace(reader.settings(), version_labels=_labels(written)), []
+    # KIND_CPU is what a group is written as that does not say it.
+    on_cpu = any(group.kind == "cpu" for group in written.instances)
+    return replace(reader.settings(), version_labels=_labels(written), on_cpu=on_cpu), []
 
 
 class YamlScheduling:
@@ -109,10 +112,19 @@ class YamlScheduling:
             preserve_order=section.preserve_order,
             queue=queue,
             priorities=_priorities(section.priorities, queue),
-            instances=tuple(self._group(index, group) for index, group in enumerate(written.instances)),
+            instances=tuple(
+                on for index, group in enumerate(written.instances) for on in self._groups(index, group)
+            ),
             response_cache=written.response_cache,
             warm_up=tuple(_warm_up(sample) for sample in written.warm_up),
         )
+
+    def _groups(self, index: int, group: schema.Instances) -> list[scheduling.Instances]:
+        """`count` instances on each of its GPUs."""
+        if group.gpus and group.kind == "cpu":
+            self._errors.append(self.error(("instances", index, "gpus"), "is given beside kind: cpu"))
+        one = self._group(index, group)
+        return [replace(one, gpu=gpu) for gpu in group.gpus] or [one]
 
     def _group(self, index: int, group: schema.Instances) -> scheduling.Instances:
         cpus: tuple[int, ...] = self._policies.get(group.host_policy or CPU_POLICY, ())
@@ -154,7 +166,7 @@ def _own_errors(written: schema.ModelYaml, document: YamlDocument) -> Iterator[T
         yield TextError(document.line(("versions",)), "versions: want one of latest, specific, all")
     for name in sorted((PARAMETERS | {VERSION_LABELS}) & set(written.parameters)):
         line = document.line(("parameters", name))
-        where = "" if name == VERSION_LABELS else ", in `scheduling`"
+        where = "" if name == VERSION_LABELS else ", in `instances`" if name == GPUS else ", in `scheduling`"
         yield TextError(line, f"parameters.{name}: is a knob of its own here{where}")
     for label, weights in written.version_labels.items():
         try:
@@ -199,9 +211,15 @@ def _message(written: schema.ModelYaml) -> Any:
         )
     _write_versions(written.versions, message.version_policy)
     for index, group in enumerate(written.instances):
-        cpu = message.instance_group.add(name=group.name, count=group.count)
-        cpu.kind = cpu.Kind.Value("KIND_CPU")
-        cpu.host_policy = written.instances[index].host_policy
+        on = message.instance_group.add(name=group.name, count=group.count)
+        on.kind = on.Kind.Value("KIND_GPU" if group.gpus or group.kind == "gpu" else "KIND_CPU")
+        on.host_policy = written.instances[index].host_policy
+        on.gpus[:] = [int(gpu) for gpu in group.gpus if gpu.isdecimal()]
+    if any(not gpu.isdecimal() for group in written.instances for gpu in group.gpus):
+        # Groups have room for numbers only: clients see all of them here.
+        message.parameters[GPUS].string_value = ", ".join(
+            gpu for group in written.instances for gpu in group.gpus
+        )
     for name, value in written.parameters.items():
         message.parameters[name].string_value = value
     for sample in written.warm_up:

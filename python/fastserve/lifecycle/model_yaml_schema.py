@@ -70,11 +70,23 @@ def _cpus(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
+# A number, or a UUID: its beginning is enough where only one GPU has it.
+GPU_PATTERN = r"^([0-9]{1,3}|(GPU|MIG)-[0-9A-Za-z/-]{1,100})$"
+
+
+def _gpu(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
 class Instances(_Section):
     count: Annotated[int, Field(ge=1, le=MAX_INSTANCES)] = 1
     name: str = ""
     cpus: Annotated[str, BeforeValidator(_cpus)] = ""  # "0-3,8"
     host_policy: str = ""  # one of --host-policy
+    kind: Literal["auto", "cpu", "gpu"] = "auto"  # auto: as the backend wants; a GPU where `gpus` names one
+    gpus: tuple[
+        Annotated[str, BeforeValidator(_gpu), StringConstraints(pattern=GPU_PATTERN)], ...
+    ] = ()  # `count` on each
     resources: tuple[Resource, ...] = ()
     rate_priority: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastserve.errors import FastserveError
-from fastserve.lifecycle import integrity, protected
+from fastserve.lifecycle import integrity, onnx_weights, protected
 from fastserve.lifecycle.manifest import MANIFEST_FILES
 from fastserve.lifecycle.model_folder import ModelFolder
 from fastserve.lifecycle.place import Place
@@ -84,6 +84,12 @@ def _check_model(place: Place, defaults: ModelDefaults, *, checksums: bool) -> C
     for number, folder in _version_folders(place.path):
         model.problems += _check_manifests(place.name, number, folder, defaults, checksums=checksums)
     for number, spec in sorted(every.versions.items()):
+        try:
+            if spec.path:
+                onnx_weights.check(Path(spec.path))
+        except FastserveError as error:
+            where = f"{place.name}/{number}/{Path(spec.path).name}"
+            model.problems.append(Problem(place.name, str(error), where, version=number))
         if spec.path.endswith(protected.SUFFIX):
             model.problems += _check_encrypted(spec, defaults)
             if not defaults.decrypt_hook:

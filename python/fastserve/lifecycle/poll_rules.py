@@ -134,3 +134,12 @@ class PollRules:
             else:
                 held[key] = "is not there any more" if part is None else "has changed just now"
         return fresh, held
+
+
+def waiting_versions(changing: Mapping[tuple[str, str], str]) -> dict[tuple[str, int], str]:
+    """Of Step.changing the versions alone, with why they wait in words that follow "it"."""
+    return {(model, int(part)): worded(why) for (model, part), why in changing.items() if part.isdigit()}
+
+
+def worded(why: str) -> str:
+    return why if why.startswith(("has ", "is ")) else f"is not complete: {why}"

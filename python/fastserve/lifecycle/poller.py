@@ -23,7 +23,7 @@ from fastserve.errors import FastserveError, NotFound
 from fastserve.lifecycle.loaders import LoaderThreads, Threads
 from fastserve.lifecycle.model_folder import FoundModel
 from fastserve.lifecycle.poll_look import Found, PollLook
-from fastserve.lifecycle.poll_rules import PollRules, Step
+from fastserve.lifecycle.poll_rules import PollRules, Step, waiting_versions, worded
 from fastserve.lifecycle.repository import Repositories, Scan
 from fastserve.lifecycle.version_spec import VersionSpec
 
@@ -40,6 +40,7 @@ class Control(Protocol):
     """The part of ModelControl that is used here."""
 
     async def apply(self, models: Iterable[FoundModel], gone: Collection[str] = ()) -> None: ...
+    def set_waiting(self, waiting: Mapping[tuple[str, int], str]) -> None: ...
 
 
 @dataclass
@@ -143,7 +144,7 @@ class Poller:
         for (model, part), why in step.changing.items():
             if (model, part) not in self._changing:
                 place = f"{model}/{part}" if part else model
-                logger.info("%s waits: it %s", place, _worded(why), extra={"model": model})
+                logger.info("%s waits: it %s", place, worded(why), extra={"model": model})
         self._lost, self._changing = lost, step.changing
         sources = dict.fromkeys(found.sources, False) | dict.fromkeys(lost, True)
         self.figures.lost = tuple(sorted(sources.items()))
@@ -152,6 +153,7 @@ class Poller:
     # --- on the event loop
 
     def start(self, control: Control) -> None:
+        self._tell_waiting(control)
         self._task = asyncio.get_running_loop().create_task(self._run(control), name="fastserve-poll")
 
     async def close(self) -> None:
@@ -162,6 +164,10 @@ class Poller:
                 await self._task
             self._task = None
 
+    def _tell_waiting(self, control: Control) -> None:
+        if self._folders:
+            control.set_waiting(waiting_versions(self._changing))
+
     async def _run(self, control: Control) -> None:
         while True:
             await asyncio.sleep(self.poll_s)
@@ -169,6 +175,7 @@ class Poller:
                 models, gone = await self._poll_on_thread()
                 if models or gone:
                     await control.apply(models, gone)
+                self._tell_waiting(control)
             except Exception:  # a fault of ours in one poll must not end polling
                 logger.exception("a poll of the model repositories failed")
 
@@ -180,7 +187,3 @@ class Poller:
 
         await self._threads.run("poll", work)
         return result[0]
-
-
-def _worded(why: str) -> str:
-    return why if why.startswith(("has ", "is ")) else f"is not complete: {why}"

@@ -33,6 +33,7 @@ __all__ = ["Core", "Manner", "ModelState", "Progress", "Reconciler", "RetryRule"
 
 logger = logging.getLogger("fastserve.lifecycle")
 
+STILL_RUNS = "it cannot be ended and still runs, its result will be thrown away"
 MOST_UNLOADS = 4  # at a time; they wait for requests that are still running
 
 
@@ -189,6 +190,10 @@ class Reconciler:
         """The versions that are READY or DRAINING."""
         return {v for v, r in self._records.get(model, {}).items() if r.serves is not None or r.stuck}
 
+    def load_s(self, model: str) -> float:
+        """How long the last load took of the version of which it took longest; 0: not known."""
+        return max((record.load_s for record in self._records.get(model, {}).values()), default=0.0)
+
     def failed(self, model: str) -> dict[int, str]:
         """The wanted versions whose last load failed, and why."""
         records = self._records.get(model, {})
@@ -205,13 +210,17 @@ class Reconciler:
     def model_states(self) -> list[ModelState]:
         """Every version that is wanted or in the engine, and every failure before that; by model, then version."""
         now = asyncio.get_running_loop().time()
-        reasons = {record: self._reason(record) for record in self._all_records()}
+        reasons = {record: self._told(record) for record in self._all_records()}
         return states.model_states(
             self._wishes, self._asleep, reasons, self._failures, self._core.status(), now
         )
 
     def _reason(self, record: VersionRecord) -> str:
         return self._loading.no_place if record.refused is not None else record.error
+
+    def _told(self, record: VersionRecord) -> str:
+        reason = self._reason(record)
+        return f"{reason}; {STILL_RUNS}" if reason == record.error and record.is_late else reason
 
     # --- what is wanted
 

@@ -31,13 +31,14 @@ logger = logging.getLogger("fastserve.lifecycle")
 LOOK_S = 1.0  # between two looks where models may have to go
 WAIT_S = 0.1  # while somebody waits for room
 FIRST_GUESS_S = 1.0  # how long a load takes that was never measured
+MOST_RETRY_AFTER_S = 600
 ASLEEP = "asleep: it is loaded when it is asked for"
 
 
 class Core(Protocol):
     """The part of _core.Engine that is used here."""
 
-    def set_asleep(self, model: str, holds: bool = True, refusal: str = "") -> None: ...
+    def set_asleep(self, model: str, holds: bool = True, load_s: int = 1) -> None: ...
     def set_awake(self, model: str, reason: str = "") -> None: ...
     def take_asked(self) -> list[str]: ...
     def asked_fd(self) -> int: ...
@@ -154,11 +155,12 @@ class Residency:
     def _mark_asleep(self, model: str) -> None:
         """The engine first: no request may find the model gone and unknown."""
         self._asleep.add(model)
-        seconds = max(1, math.ceil(self._load_s.get(model, FIRST_GUESS_S)))
-        self._core.set_asleep(
-            model, self._holds, f"model '{model}' is asleep and is loaded now, try again in {seconds} s"
-        )
+        self._core.set_asleep(model, self._holds, retry_after_s(self._last_load_s(model)))
         self._reconciler.set_asleep(model, True, ASLEEP)
+
+    def _last_load_s(self, model: str) -> float:
+        """Of its slowest version; of one that is not in memory, of its last wake."""
+        return self._reconciler.load_s(model) or self._load_s.get(model) or FIRST_GUESS_S
 
     def _move(self, model: str, work: object) -> None:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
@@ -241,6 +243,11 @@ class Residency:
             )
             for model, size in sizes.items()
         ]
+
+
+def retry_after_s(load_s: float) -> int:
+    """What to tell clients that ask for a model whose load took so long: 1 to MOST_RETRY_AFTER_S whole seconds."""
+    return max(1, math.ceil(min(load_s, MOST_RETRY_AFTER_S)))
 
 
 def file_bytes(path: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fastserve import protos
+from fastserve.errors import InvalidArgument
 from fastserve.gpu import backends as gpu_backends
 from fastserve.lifecycle.batching_parameters import BatchingParameters
 from fastserve.lifecycle.host_policy import CPU_POLICY
@@ -50,6 +51,8 @@ class Settings:
     version_policy: VersionPolicy = VersionPolicy()
     scheduling: Scheduling = field(default_factory=Scheduling)
     on_gpu: bool = False  # instance_group of KIND_GPU
+    on_cpu: bool = False  # of KIND_CPU, said and not only the default
+    lane: tuple[tuple[str, str], ...] = ()  # parameters of backends that the GPU lane captures
     parameters: tuple[tuple[str, str], ...] = ()
     label_files: tuple[LabelFile, ...] = ()
     labels: Labels = ()  # what was read from them
@@ -63,13 +66,19 @@ class Settings:
         scheduling = self.scheduling
         if scheduling.target_p99_ms is None:
             scheduling = replace(scheduling, target_p99_ms=defaults.target_p99_ms)
-        if not scheduling.instances and (cpus := defaults.host_policies.get(CPU_POLICY)):
+        on_gpu = self.on_gpu or backend == gpu_backends.TENSORRT
+        if not on_gpu and not scheduling.instances and (cpus := defaults.host_policies.get(CPU_POLICY)):
             # As many as the backend wants.
             scheduling = replace(scheduling, instances=(Instances(count=0, cpus=cpus),))
         more: dict[str, str] = {}
-        if self.on_gpu:
+        if self.on_cpu and backend == gpu_backends.TENSORRT:
+            raise InvalidArgument(
+                f"instance_group: got KIND_CPU, want KIND_GPU: backend {backend} has no CPU side"
+            )
+        if on_gpu:
             gpus = [group.gpu for group in scheduling.instances if group.gpu]
             backend, more = gpu_backends.on_gpu(backend, gpus)
+            more |= dict(self.lane) if backend in gpu_backends.CAPTURED else {}
         parameters = dict(defaults.backend_parameters.get(backend, {})) | more | dict(self.parameters)
         return VersionSpec(
             model=self.model,

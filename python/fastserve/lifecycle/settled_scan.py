@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fastserve.errors import FastserveError, NotFound
 from fastserve.lifecycle.model_folder import FoundModel, Held
 from fastserve.lifecycle.poll_look import Found, PollLook
-from fastserve.lifecycle.poll_rules import Look, PollRules, Step
+from fastserve.lifecycle.poll_rules import Look, PollRules, Step, waiting_versions
 from fastserve.lifecycle.repository import Repositories
 from fastserve.lifecycle.version_spec import VersionSpec
 
@@ -33,6 +33,7 @@ class Settled:
     models: tuple[FoundModel, ...]
     kept: frozenset[str] = frozenset()
     held: Mapping[str, Held] = field(default_factory=dict)
+    waiting: Mapping[tuple[str, int], str] = field(default_factory=dict)  # why
 
 
 class SettledScan:
@@ -70,7 +71,9 @@ class SettledScan:
             logger.warning(text, place, why, extra={"model": model})
         there = {name for name, parts in look.models.items() if parts} | look.unknown
         kept = frozenset(there - models.keys())
-        return Settled(tuple(models[name] for name in sorted(models)), kept, held)
+        return Settled(
+            tuple(models[name] for name in sorted(models)), kept, held, waiting_versions(step.changing)
+        )
 
     def _read(self, found: Found, held: Mapping[str, Held]) -> dict[str, FoundModel]:
         return {

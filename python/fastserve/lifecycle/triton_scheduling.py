@@ -2,7 +2,7 @@
 
 Knobs that Triton's schema lacks are entries of `parameters`; they do not reach the backend:
 
-    target_p99_ms "25"    allowed_batch_sizes "1,4,8"    max_request_batch_size "256"
+    target_p99_ms "25"    allowed_batch_sizes "1,4,8"    max_request_batch_size "256"    gpus "GPU-5f...,MIG-..."
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from fastserve import protos
 from fastserve.lifecycle.host_policy import CPU_POLICY, INLINE, inline_cpus, unknown_policy
 from fastserve.lifecycle.pbtxt import Positions, TextError
 from fastserve.lifecycle.tensor_types import datatype_of
+from fastserve.lifecycle.triton_gpu import GPUS, gpu_words
 from fastserve.scheduling import (
     Instances,
     OnTimeout,
@@ -30,7 +32,7 @@ from fastserve.scheduling import (
 TARGET = "target_p99_ms"
 ALLOWED = "allowed_batch_sizes"
 REQUEST_ROWS = "max_request_batch_size"
-PARAMETERS = frozenset({TARGET, ALLOWED, REQUEST_ROWS})  # ours: not the backend's
+PARAMETERS = frozenset({TARGET, ALLOWED, REQUEST_ROWS, GPUS})  # ours: not the backend's
 
 # Knob of Scheduling -> field of dynamic_batching.
 _BATCHING = {
@@ -92,7 +94,7 @@ class TritonScheduling:
             preserve_order=batching.preserve_ordering,
             queue=queue,
             priorities=self._priorities(batching),
-            instances=tuple(on for group in message.instance_group for on in self._groups(group)),
+            instances=tuple(on for group in self._all_groups() for on in self._groups(group)),
             response_cache=message.response_cache.enable,
             warm_up=tuple(_warm_up(sample) for sample in message.model_warmup),
         )
@@ -109,10 +111,18 @@ class TritonScheduling:
                 self.notes.append(f"dynamic_batching.{name} is without effect: priority_levels is not set")
         return Priorities()
 
+    def _all_groups(self) -> list[Any]:
+        """Where GPUs are named by UUID, there is one group at least."""
+        groups = list(self.message.instance_group)
+        if not groups and self._parameter(GPUS):
+            groups = [protos.message_class("inference.ModelInstanceGroup")()]
+        return groups
+
     def _groups(self, group: Any) -> list[Instances]:
         """`count` instances on each of its GPUs, as Triton has it."""
         one = self._group(group)
-        return [replace(one, gpu=str(gpu)) for gpu in group.gpus] or [one]
+        gpus = [str(gpu) for gpu in group.gpus] or gpu_words(self._parameter(GPUS))
+        return [replace(one, gpu=gpu) for gpu in gpus] or [one]
 
     def _group(self, group: Any) -> Instances:
         resources = tuple(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from fastserve import protos
 from fastserve.lifecycle.host_policy import INLINE
+from fastserve.lifecycle.triton_gpu import GPUS, gpu_words
 from fastserve.lifecycle.triton_scheduling import ALLOWED, DELAY, REQUEST_ROWS, TARGET
 from fastserve.scheduling import Instances, Queue, Scheduling, cpus_text
 
@@ -63,11 +65,13 @@ def _write_queue(queue: Queue, policy: Any) -> None:
 
 
 def _write_groups(groups: tuple[Instances, ...], message: Any) -> None:
-    cpu = protos.enum_type("inference.ModelInstanceGroup.Kind").values_by_name["KIND_CPU"].number
+    kinds = protos.enum_type("inference.ModelInstanceGroup.Kind").values_by_name
     if groups and not message.instance_group:
         for group in groups:
-            message.instance_group.add(name=group.name, count=group.count, kind=cpu)
-    for group, written in zip(groups, message.instance_group, strict=False):
+            kind = kinds["KIND_GPU" if group.gpu else "KIND_CPU"].number
+            gpus = [int(group.gpu)] if group.gpu.isdecimal() else []
+            message.instance_group.add(name=group.name, count=group.count, kind=kind, gpus=gpus)
+    for group, written in zip(_first_of_each(groups, message), message.instance_group, strict=False):
         if group.cpus and not written.host_policy:
             written.host_policy = INLINE + cpus_text(group.cpus)
         if group.rate_priority:
@@ -76,3 +80,12 @@ def _write_groups(groups: tuple[Instances, ...], message: Any) -> None:
             for resource in group.resources:
                 added = written.rate_limiter.resources.add(name=resource.name, count=resource.count)
                 setattr(added, "global", resource.is_global)
+
+
+def _first_of_each(groups: tuple[Instances, ...], message: Any) -> Iterator[Instances]:
+    """A group of the message stands for one on each of its GPUs."""
+    named = len(gpu_words(message.parameters[GPUS].string_value)) if GPUS in message.parameters else 0
+    at = 0
+    for written in message.instance_group:
+        yield from groups[at : at + 1]
+        at += len(written.gpus) or named or 1

@@ -3,7 +3,8 @@
 A version says that it is finished in one of two ways: with a manifest that names its files and their sizes
 (fastserve-manifest.json), or with an empty file `.ready`, written last. One that says nothing is taken when it has not changed
 for a while (poll_rules.py). One with `.incomplete` or a file *.part, *.partial, *.tmp in it is not finished, whatever else it
-says. Opens no file but the manifest.
+says. A manifest that cannot be read may be half of one: it waits as one that says nothing, and is an error then. Opens no file
+but the manifest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ UNFINISHED_SUFFIXES = (".part", ".partial", ".tmp")
 _BOOKKEEPING = {READY_FILE, INCOMPLETE_FILE, *MANIFEST_FILES}
 _NOT_LOOKED_AT = {"__pycache__"}
 
-Finished = Literal["says so", "does not say", "no"]
+# "broken": with a manifest that cannot be read.
+Finished = Literal["says so", "does not say", "no", "broken"]
 
 
 class FileState(NamedTuple):
@@ -82,16 +84,16 @@ def finished(folder: str | os.PathLike[str], files: Sequence[FileState]) -> tupl
 def _as_manifest_says(path: str, sizes: dict[str, int]) -> tuple[Finished, str]:
     if sizes[MANIFEST_FILE] > MAX_MANIFEST_BYTES:
         return (
-            "no",
+            "broken",
             f"{MANIFEST_FILE} has {sizes[MANIFEST_FILE]} bytes, at most {MAX_MANIFEST_BYTES} are read",
         )
     try:
         with open_regular(path) as file:
             wanted = parse_manifest(file.read())
     except NotRegular:
-        return "no", f"{MANIFEST_FILE} is not a regular file"
+        return "broken", f"{MANIFEST_FILE} is not a regular file"
     except InvalidArgument as error:
-        return "no", f"{MANIFEST_FILE}: {error}"  # maybe half of one
+        return "broken", f"{MANIFEST_FILE}: {error}"
     for name, entry in wanted.items():
         if name not in sizes:
             return "no", f"'{name}' of {MANIFEST_FILE} is missing"

@@ -32,6 +32,7 @@ class VersionRecord:
         self.loads: Life | None = None  # LOADING or WARMING
         self.what = ""  # the load does now
         self.progress = 0.0
+        self.load_s = 0.0  # that the last load took, as far as it ended well
         self.tried: VersionSpec | None = None  # by the last load; None: is to be tried (again)
         self.error = ""  # of that, "" = well, or not yet
         self.failures = 0  # in a row, of the same spec
@@ -136,6 +137,11 @@ class VersionRecord:
         self.serves, self.serving, self.unloading = None, None, False
         self.tried, self.error, self.kept = None, "", ""
         self.try_again()
+
+    @property
+    def is_late(self) -> bool:
+        """The load that failed last passed its time limit and still runs."""
+        return bool(self.error) and self.tried in self.late
 
     @property
     def is_blank(self) -> bool:

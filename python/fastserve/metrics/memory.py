@@ -6,7 +6,7 @@ fastserve_model_wakes_total                   loads of a sleeping model because 
 fastserve_held_requests                       that wait now until their model is loaded
 fastserve_held_request_bytes                  theirs
 fastserve_held_requests_total                 requests that were held, since the start
-fastserve_asleep_requests_refused_total       to a sleeping model: by --on-asleep refuse, beyond a limit, or no request to hold
+fastserve_asleep_requests_refused_total       to a sleeping model: by --on-asleep refuse, beyond a limit, or opened locally
 """
 
 from __future__ import annotations

@@ -65,4 +65,4 @@ class Reload:
             log.exception("the reload broke: everything is as it was")
         else:
             log.info("reloaded: %s", "models have changed" if changed else "nothing has changed")
-        self._systemd.ready(self._status())
+        self._systemd.reloaded(self._status())

@@ -17,6 +17,7 @@ import uvloop
 
 import fastserve
 from fastserve import Engine, _core, config
+from fastserve.gpu.backends import TENSORRT
 from fastserve.lifecycle import Repositories, Scan
 from fastserve.lifecycle.poller import Poller
 from fastserve.lifecycle.saved_state import SavedState
@@ -50,6 +51,7 @@ EXIT_UNFINISHED = 1  # requests in flight were given up when the exit timeout pa
 def run(configuration: config.Config) -> int:
     """Serves until SIGTERM or SIGINT; the exit code. Raises StartError (or another FastserveError), whose text is one
     line that says what to do, when it cannot start."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload: all is read just now
     repositories = _prepare(configuration)
     tls = open_certificates(configuration.tls)
     state_file = configuration.repository.state_file
@@ -77,7 +79,11 @@ def _prepare(configuration: config.Config) -> Repositories:
         # Read by the driver when it starts: its queues for streams, 8 otherwise, so that a ninth lane would wait behind another.
         os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     check_tracing(configuration.tracing)
-    parameters = {} if cache_dir is None else {"openvino": {"CACHE_DIR": os.fspath(cache_dir)}}
+    plans = configuration.tensorrt
+    kept = plans.plan_cache if plans.plan_cache in {"auto", "none"} else os.path.abspath(plans.plan_cache)
+    parameters = {TENSORRT: {"plan_cache": kept, "plan_cache_bytes": str(plans.plan_cache_bytes)}}
+    if cache_dir is not None:
+        parameters["openvino"] = {"CACHE_DIR": os.fspath(cache_dir)}
     ReadyFile(configuration.server.ready_file).clear()
     defaults = replace(
         model_defaults(configuration.scheduling, configuration.repository), backend_parameters=parameters

@@ -86,6 +86,7 @@ class Server:
             {"http": listeners.http_unix_socket, "grpc": listeners.grpc_unix_socket},
         )
         self.engine = engine
+        engine.core.load_when_idle()
         self.reconciler = Reconciler(
             engine.core,
             loader_threads=repository.loader_threads,

@@ -29,6 +29,7 @@ class Systemd:
         self._address = _address(address)
         self._socket: socket.socket | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._is_ready = False  # from `ready` to `stopping`
         for_us = not pid or pid == str(os.getpid())
         self._watchdog_s = int(watchdog) / 1e6 if for_us and watchdog.isdigit() else 0.0
         if self._address:
@@ -53,19 +54,28 @@ class Systemd:
             self._beat()
 
     def ready(self, status: str) -> None:
+        self._is_ready = True
         self._end("extend")
         self._send("READY=1", f"STATUS={_line(status)}")
 
     def reloading(self) -> None:
-        """`ready` ends it."""
+        """`reloaded` ends it. Before the server is ready, and once it stops, systemd is told of neither."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send("RELOADING=1", f"MONOTONIC_USEC={microseconds}", "STATUS=reading the repositories again")
+        if self._is_ready:
+            self._send(
+                "RELOADING=1", f"MONOTONIC_USEC={microseconds}", "STATUS=reading the repositories again"
+            )
+
+    def reloaded(self, status: str) -> None:
+        if self._is_ready:
+            self.ready(status)
 
     def status(self, text: str) -> None:
         self._send(f"STATUS={_line(text)}")
 
     def stopping(self, status: str) -> None:
         """The watchdog beats on while the server drains."""
+        self._is_ready = False
         self._end("extend")
         self._send("STOPPING=1", f"STATUS={_line(status)}")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fastserve import errors
 
 if TYPE_CHECKING:
+    from fastserve.client.local.core import LocalResult
     from fastserve.client.local.sync import LocalClient
     from fastserve.worker.model import Array, Parameter
 
@@ -45,7 +46,7 @@ class ServerCalls:
         priority: int = 0,
         parameters: Mapping[str, Parameter] | None = None,
         request_id: str = "",
-    ) -> dict[str, Array]:
+    ) -> LocalResult:
         if model == self._model:
             raise errors.FailedPrecondition(
                 f"model '{model}' calls itself: it would wait for its own process"

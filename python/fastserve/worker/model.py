@@ -11,7 +11,7 @@ thread. What a kind needs (numpy aside) is imported when the first model of that
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from fastserve.worker.words import REASON_PARAMETER
 __all__ = [
     "Answer",
     "Array",
+    "CallResult",
     "Calls",
     "Description",
     "ModelSpec",
@@ -99,6 +100,7 @@ class Answer:
 
     outputs: dict[str, Array] = field(default_factory=dict)
     error: tuple[int, str] | None = None
+    parameters: dict[str, Parameter] | None = None  # beside the outputs, for the client; at most 64
 
 
 class WorkerModel(Protocol):
@@ -109,6 +111,15 @@ class WorkerModel(Protocol):
         """One answer for each request, in their order. An exception fails all of them (INTERNAL)."""
 
     def finalize(self) -> None: ...
+
+
+class CallResult(Protocol):
+    """{name: array}, and what the other model said beside its outputs."""
+
+    parameters: dict[str, Parameter]
+
+    def items(self) -> ItemsView[str, Array]: ...
+    def __getitem__(self, name: str, /) -> Array: ...
 
 
 class Calls(Protocol):
@@ -125,7 +136,7 @@ class Calls(Protocol):
         priority: int = 0,
         parameters: Mapping[str, Parameter] | None = None,
         request_id: str = "",
-    ) -> dict[str, Array]:
+    ) -> CallResult:
         """Raises fastserve.errors.*."""
 
 

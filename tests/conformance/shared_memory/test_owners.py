@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ from client_memory import (
     shared_output,
     shm,
 )
+from fault_figures import write_killed_clients
 from running_server import RunningServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")
@@ -170,63 +174,120 @@ def test_unregistered_while_a_request_uses_it(own: Any, own_server: RunningServe
         gc.collect()
 
 
-# Standard library only, so that it starts quickly: registers a region, then infers from it and into it, and cuts it off
-# and makes it whole again while requests run.
-KILLED = """
-import http.client, json, os, random, sys, threading
-address, key, count = sys.argv[1], sys.argv[2], 4096
-path, size = "/dev/shm" + key, 4 * 4096
-with open(path, "wb") as f:
-    f.write(bytes(size))
-def post(http, path, body):
-    http.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-    http.getresponse().read()
-http = http.client.HTTPConnection(address)
-name = key[1:]
-post(http, f"/v2/systemsharedmemory/region/{name}/register", {"key": key, "byte_size": size})
-print("ready", flush=True)
-def cut():
+# Forks a client for each key that it reads, and says its process: imports once. A client registers a region, then infers from it
+# and into it, and cuts it off and makes it whole again while requests run.
+CLIENTS = """
+import importlib, os, random, signal, sys, threading, warnings
+warnings.simplefilter("ignore")
+protocol, address, size = sys.argv[1], sys.argv[2], 4 * 4096
+module = importlib.import_module("tritonclient." + protocol)
+from tritonclient.utils import InferenceServerException
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+def run(key):
+    path, name = "/dev/shm" + key, key[1:]
+    with open(path, "wb") as f:
+        f.write(bytes(size))
+    client = module.InferenceServerClient(address)
+    client.register_system_shared_memory(name, key, size)
+    print(os.getpid(), flush=True)
+    def cut():
+        while True:
+            os.truncate(path, random.choice([0, 4096, 5000, size]))
+    threading.Thread(target=cut, daemon=True).start()
+    source = module.InferInput("INPUT0", [size // 8], "INT32")
+    source.set_shared_memory(name, size // 2)
+    target = module.InferRequestedOutput("OUTPUT0")
+    target.set_shared_memory(name, size // 2, size // 2)
+    def infer():
+        client.infer(random.choice(["quick", "slow"]), [source], outputs=[target])
     while True:
-        os.truncate(path, random.choice([0, 4096, 5000, size]))
-threading.Thread(target=cut, daemon=True).start()
-place = {"shared_memory_region": name, "shared_memory_byte_size": size // 2}
-request = {
-    "inputs": [{"name": "INPUT0", "datatype": "INT32", "shape": [size // 8], "parameters": place}],
-    "outputs": [{"name": "OUTPUT0", "parameters": {**place, "shared_memory_offset": size // 2}}],
-}
-while True:
-    post(http, f"/v2/models/{random.choice(['quick', 'slow'])}/infer", request)
-    post(http, f"/v2/systemsharedmemory/region/{name}/unregister", {})
-    post(http, f"/v2/systemsharedmemory/region/{name}/register", {"key": key, "byte_size": size})
+        for work in (
+            infer,
+            lambda: client.unregister_system_shared_memory(name),
+            lambda: client.register_system_shared_memory(name, key, size),
+        ):
+            try:
+                work()
+            except InferenceServerException:
+                pass
+for line in sys.stdin:
+    if os.fork() == 0:
+        try:
+            run(line.strip())
+        finally:
+            os._exit(1)
 """
 
 
-def test_clients_that_cut_and_die(either: Any, own_server: RunningServer, client_class: Any) -> None:
+@contextmanager
+def forking_clients(protocol: str, address: str) -> Iterator[Callable[[str], int]]:
+    """key -> the process of a client that registered it."""
+    command = [sys.executable, "-c", CLIENTS, protocol, address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as forking:
+        assert forking.stdin
+        assert forking.stdout
+        stdin, stdout = forking.stdin, forking.stdout
+
+        def started(key: str) -> int:
+            stdin.write(key + "\n")
+            stdin.flush()
+            return int(stdout.readline())
+
+        yield started
+
+
+def killed(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    until = time.monotonic() + 5
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < until
+
+
+def test_clients_that_cut_and_die(
+    either: Any, own_server: RunningServer, client_class: Any, request: pytest.FixtureRequest
+) -> None:
     random.seed(7)
     other = client_class("grpc", own_server)
     x = np.ones((1, 4), np.int32)
-    for number in range(KILLS):
-        key = key_of(f"killed{number}")
-        command = [sys.executable, "-c", KILLED, own_server.http, key]
-        client = subprocess.Popen(command, stdout=subprocess.PIPE)
-        try:
-            assert client.stdout
-            assert client.stdout.readline() == b"ready\n"
-            until = time.monotonic() + random.uniform(0, 0.1)
-            while time.monotonic() < until:
-                other.infer("echo", {"INPUT0": ("INT32", x), "INPUT1": ("INT32", x)})
-        finally:
-            client.kill()
-            client.wait()
-            (SHM / key[1:]).unlink()
-        other.call("unregister_system_shared_memory")
-    other.close()
+    descriptors = Path(f"/proc/{own_server.process.pid}/fd")
+    regions(either)  # its connection is open from here on
+    other.infer("echo", {"INPUT0": ("INT32", x), "INPUT1": ("INT32", x)})
+    base, answered = len(list(descriptors.iterdir())), 0
+    protocol, address = ("grpc", own_server.grpc) if either.is_grpc else ("http", own_server.http)
+    with forking_clients(protocol, address) as start:
+        for number in range(KILLS):
+            key = key_of(f"killed{number}")
+            client = start(key)
+            try:
+                until = time.monotonic() + random.uniform(0, 0.1)
+                while time.monotonic() < until:
+                    other.infer("echo", {"INPUT0": ("INT32", x), "INPUT1": ("INT32", x)})
+                    answered += 1
+            finally:
+                killed(client)
+                (SHM / key[1:]).unlink()
+            other.call("unregister_system_shared_memory")
     assert own_server.process.poll() is None
-    until = time.monotonic() + 5
+    ended = time.monotonic()
+    until = ended + 5
     while mapped(own_server) and time.monotonic() < until:  # its last request ends
         either.call("unregister_system_shared_memory")  # that may have been a registration
     assert not mapped(own_server)
     assert regions(either) == {}
+    while len(list(descriptors.iterdir())) > base and time.monotonic() < until:
+        time.sleep(0.02)  # connections of the dead
+    figures = {
+        "clients_killed": KILLS,
+        "another_client_answered": answered,
+        "another_client_failed": 0,  # it would have ended the test
+        "all_released_s": round(time.monotonic() - ended, 3),  # after the last death
+        "descriptors_before": base,
+        "descriptors_after": len(list(descriptors.iterdir())),
+        "regions_after": own_server.scrape()["fastserve_shared_memory_regions"],
+    }
+    other.close()
+    assert figures["descriptors_after"] <= base
+    write_killed_clients(f"system shared memory, {request.node.callspec.id}", figures)
 
 
 def test_what_a_dead_client_left_is_found_and_released(either: Any, own_server: RunningServer) -> None:

@@ -33,8 +33,32 @@ void put_output(std::uint32_t index, DType dtype, const Shape& shape, std::uint6
   out.put(bytes);
 }
 
-// One slot of one row: y at 0, s (one empty string) at 64.
-RecordWriter good_reply() {
+void put_parameters(std::size_t count, RecordWriter& out) {
+  out.put(static_cast<std::uint32_t>(count));
+  for (std::size_t i = 0; i < count; ++i) {
+    out.put_text("p" + std::to_string(i));
+    out.put(static_cast<worker::Kind>(i % 5));
+    switch (static_cast<worker::Kind>(i % 5)) {
+      case worker::Kind::kBool:
+        out.put(std::uint8_t{1});
+        break;
+      case worker::Kind::kInt:
+        out.put(std::int64_t{-5});
+        break;
+      case worker::Kind::kUint:
+        out.put(~std::uint64_t{0});
+        break;
+      case worker::Kind::kDouble:
+        out.put(0.25);
+        break;
+      case worker::Kind::kString:
+        out.put_text("text");
+    }
+  }
+}
+
+// One slot of one row: y at 0, s (one empty string) at 64; and parameters.
+RecordWriter good_reply(std::size_t parameters = 5) {
   RecordWriter out;
   out.put(static_cast<std::uint8_t>(Answered::kBySlot));
   out.put(std::uint32_t{1});
@@ -42,6 +66,7 @@ RecordWriter good_reply() {
   out.put(std::uint32_t{2});
   put_output(0, DType::kFp32, Shape{1, 2}, 0, 8, out);
   put_output(1, DType::kBytes, Shape{1, 1}, 64, 4, out);
+  put_parameters(parameters, out);
   return out;
 }
 
@@ -73,6 +98,31 @@ TEST_F(Reply, OutputsAreViewsAndStringsAreCopies) {
   EXPECT_EQ(run_.output<float>(0, 0), (std::vector<float>{1, 2}));
   EXPECT_EQ(run_.response(0).outputs[0].data.data(), block_->data());
   EXPECT_NE(run_.response(0).outputs[1].data.data(), block_->data() + 64);
+}
+
+TEST_F(Reply, ParametersAreTheAnswers) {
+  ASSERT_TRUE(read(good_reply().bytes()).status.is_ok());
+  ASSERT_TRUE(answer().is_ok()) << answer().message();
+  const auto parameters = run_.response(0).parameters;
+  ASSERT_NE(parameters, nullptr);
+  ASSERT_EQ(parameters->size(), 5U);
+  EXPECT_EQ((*parameters)[0].name, "p0");
+  EXPECT_TRUE(std::get<bool>((*parameters)[0].value));
+  EXPECT_EQ(std::get<std::int64_t>((*parameters)[1].value), -5);
+  EXPECT_EQ(std::get<std::uint64_t>((*parameters)[2].value), ~std::uint64_t{0});
+  EXPECT_EQ(std::get<double>((*parameters)[3].value), 0.25);
+  EXPECT_EQ(std::get<std::string>((*parameters)[4].value), "text");
+}
+
+TEST_F(Reply, WithoutParametersThereAreNone) {
+  ASSERT_TRUE(read(good_reply(0).bytes()).status.is_ok());
+  ASSERT_TRUE(answer().is_ok());
+  EXPECT_EQ(run_.response(0).parameters, nullptr);
+}
+
+TEST_F(Reply, MoreParametersThanTheLimitAreMalformed) {
+  EXPECT_FALSE(read(good_reply(worker::kMostParameters).bytes()).malformed);
+  EXPECT_TRUE(read(good_reply(worker::kMostParameters + 1).bytes()).malformed);
 }
 
 TEST_F(Reply, CutAnywhereIsMalformed) {

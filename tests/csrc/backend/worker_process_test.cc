@@ -1,10 +1,13 @@
 // Processes that are no workers at all: how a load fails that meets them.
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "backend/worker_backend.h"
 
@@ -48,6 +51,26 @@ TEST(WorkerProcess, InitializeHasALimit) {
   const Status status = load_with({"/bin/sleep", "60"}, {{"initialize_timeout_s", "0.1"}});
   EXPECT_NE(status.message().find("initialize_timeout_s"), std::string::npos) << status.message();
   EXPECT_LT(monotonic_now() - begin, 10 * kSecond);
+}
+
+// A loader's own may be low, and lower than any nice value.
+TEST(WorkerProcess, HasThePriorityOfWhoRegisteredItsBackend) {
+  const auto table = std::make_shared<WorkerTable>();
+  const std::string says = R"(awk '{print "policy " $41 " nice " $19}' /proc/self/stat >&2; exit 1)";
+  const auto backend = make_worker_backend({"python", {{"/bin/sh", "-c", says}, {}}, {}, table, {}});
+  Status status;
+  std::thread([&] {
+    const sched_param none{};
+    ASSERT_EQ(::sched_setscheduler(0, SCHED_IDLE, &none), 0);
+    ASSERT_EQ(::setpriority(PRIO_PROCESS, 0, 19), 0);
+    LoadSpec spec;
+    spec.model = "m";
+    spec.backend = "python";
+    status = backend->load(spec, [](double, std::string_view) {}).status();
+  }).join();
+  const std::string want = "policy " + std::to_string(::sched_getscheduler(0)) + " nice " +
+                           std::to_string(::getpriority(PRIO_PROCESS, 0));
+  EXPECT_NE(status.message().find(want), std::string::npos) << status.message() << ", want " << want;
 }
 
 // Its standard input is empty, and of our descriptors it has 1, 2, 3 and 4.

@@ -160,6 +160,22 @@ TEST(EncodeModelInfer, OutputsInOrderOneRawEntryEach) {
   EXPECT_EQ(read.raw, (std::vector<std::string>{a, "", a}));
 }
 
+// All kinds: tests/integration/test_model_parameters.py, read by tritonclient.
+TEST(EncodeModelInfer, ParametersOfTheModelStandBeforeTheStreamsOwn) {
+  Version version({"first"});
+  const std::string a(8, 'a');
+  Response response;
+  response.outputs = {tensor(0, DType::kFp32, Shape{1, 2}, a)};
+  response.parameters = std::make_shared<const ResponseParameters>(ResponseParameters{{"flag", true}});
+  OutMessage out;
+  ASSERT_TRUE(encode_model_infer(response, version, Request(), out));
+  EXPECT_EQ(Read(bytes_of(out)).final_, "flag=true");
+  ASSERT_TRUE(encode_model_stream_infer(response, version, Request(), out));
+  EXPECT_EQ(Read(bytes_of(out), true).final_, "flag=truetriton_final_response=true");
+  response.parameters = std::make_shared<const ResponseParameters>(ResponseParameters{{"\xff", true}});
+  EXPECT_EQ(encode_model_infer(response, version, Request(), out).code(), Code::kInternal);
+}
+
 TEST(EncodeModelInfer, OutputsInSharedMemoryHaveAnEmptyEntryAndTheirPlace) {
   Version version({"first", "second", "third"});
   const std::string large(kReferenceBytes, 'L');

@@ -53,6 +53,23 @@ class RestEncode : public testing::Test {
   std::vector<std::unique_ptr<std::string>> memory_;
 };
 
+TEST_F(RestEncode, ParametersOfTheModel) {
+  add<std::int8_t>("p", DType::kInt8, {1}, {1});
+  response_.parameters =
+      std::make_shared<const ResponseParameters>(ResponseParameters{{"flag", true},
+                                                                    {"low", std::int64_t{-5}},
+                                                                    {"high", ~std::uint64_t{0}},
+                                                                    {"share", 0.25},
+                                                                    {"a\"b", "w\n"}});
+  EXPECT_EQ(
+      text(),
+      R"({"model_name":"m","model_version":"3","parameters":{"flag":true,"low":-5,"high":18446744073709551615,)"
+      R"("share":0.25,"a\"b":"w\n"},"outputs":[{"name":"p","datatype":"INT8","shape":[1],"data":[1]}]})");
+  response_.parameters =
+      std::make_shared<const ResponseParameters>(ResponseParameters{{"word", std::string("\xff")}});
+  refused(Code::kInternal, "not UTF-8");
+}
+
 TEST_F(RestEncode, OutputsInSharedMemoryHaveTheirPlaceAndNoData) {
   add<std::int8_t>("p", DType::kInt8, {2}, {1, 2});
   add<std::int8_t>("q", DType::kInt8, {2}, {3, 4});

@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -372,7 +373,7 @@ TEST(LoaderPriority, IsLowWhileItLivesAndThreadsBornMeanwhileRecover) {
   std::atomic<bool> stop{false};
   std::thread thread;
   {
-    const LoaderPriority low(before + 5);
+    const LoaderPriority low(5);
     if (!low.lowered()) GTEST_SKIP() << "this process may not raise a priority again, so nothing is lowered";
     EXPECT_EQ(::getpriority(PRIO_PROCESS, 0), before + 5);
     thread = std::thread([&] {
@@ -386,6 +387,90 @@ TEST(LoaderPriority, IsLowWhileItLivesAndThreadsBornMeanwhileRecover) {
   EXPECT_EQ(::getpriority(PRIO_PROCESS, static_cast<id_t>(born)), before);
   stop = true;
   thread.join();
+}
+
+TEST(LoaderPriority, WaitsForIdleTimeUntilItIsToldToHurry) {
+  const int before = ::getpriority(PRIO_PROCESS, 0);
+  std::atomic<pid_t> born{0};
+  std::atomic<bool> stop{false};
+  std::thread thread;
+  {
+    const LoaderPriority low(5, true);
+    if (!low.lowered()) GTEST_SKIP() << "this process may not raise a priority again, so nothing is lowered";
+    EXPECT_EQ(::sched_getscheduler(0), SCHED_IDLE);
+    thread = std::thread([&] {
+      born = ::gettid();
+      while (!stop) std::this_thread::yield();
+    });
+    while (born == 0) std::this_thread::yield();
+    EXPECT_EQ(::sched_getscheduler(born), SCHED_IDLE);
+    LoaderPriority::hurry(3600 * kSecond);
+    EXPECT_EQ(::sched_getscheduler(0), SCHED_IDLE) << "it has not waited for an hour";
+    LoaderPriority::hurry(0);
+    for (const pid_t one : {::gettid(), born.load()}) {
+      EXPECT_EQ(::sched_getscheduler(one), SCHED_OTHER);
+      EXPECT_EQ(::getpriority(PRIO_PROCESS, static_cast<id_t>(one)), before + 5);
+    }
+  }
+  for (const pid_t one : {::gettid(), born.load()}) {
+    EXPECT_EQ(::sched_getscheduler(one), SCHED_OTHER);
+    EXPECT_EQ(::getpriority(PRIO_PROCESS, static_cast<id_t>(one)), before);
+  }
+  stop = true;
+  thread.join();
+}
+
+TEST(LoaderPriority, ThreadsOfAnIdleLoadRecoverWhenItEndsUnhurried) {
+  std::atomic<pid_t> born{0};
+  std::atomic<bool> stop{false};
+  std::thread thread;
+  {
+    const LoaderPriority low(5, true);
+    if (!low.lowered()) GTEST_SKIP() << "this process may not raise a priority again, so nothing is lowered";
+    thread = std::thread([&] {
+      born = ::gettid();
+      while (!stop) std::this_thread::yield();
+    });
+    while (born == 0) std::this_thread::yield();
+  }
+  EXPECT_EQ(::sched_getscheduler(0), SCHED_OTHER);
+  EXPECT_EQ(::sched_getscheduler(born), SCHED_OTHER);
+  LoaderPriority::hurry(0);  // of nobody
+  stop = true;
+  thread.join();
+}
+
+TEST(LoaderPriority, WhoEndsFirstLeavesOtherLoadersLow) {
+  const int before = ::getpriority(PRIO_PROCESS, 0);
+  std::atomic<int> seen{0};
+  std::atomic<bool> ended{false};
+  std::thread other;
+  {
+    const LoaderPriority low(5);
+    if (!low.lowered()) GTEST_SKIP() << "this process may not raise a priority again, so nothing is lowered";
+    std::atomic<bool> began{false};
+    other = std::thread([&] {
+      ::setpriority(PRIO_PROCESS, 0, before);  // as of a thread that was not born by one that loads
+      const LoaderPriority low_too(5);
+      began = true;
+      while (!ended) std::this_thread::yield();
+      seen = ::getpriority(PRIO_PROCESS, 0);
+    });
+    while (!began) std::this_thread::yield();
+  }
+  ended = true;
+  other.join();
+  EXPECT_EQ(seen, before + 5);
+}
+
+TEST(LoaderPriority, EndsAtTheLowest) {
+  std::thread([] {
+    ::setpriority(PRIO_PROCESS, 0, 15);
+    const LoaderPriority low(10);
+    if (low.lowered()) {
+      EXPECT_EQ(::getpriority(PRIO_PROCESS, 0), 19);
+    }
+  }).join();
 }
 
 }  // namespace

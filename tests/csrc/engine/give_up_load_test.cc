@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <stop_token>
 #include <thread>
 
 #include "engine/engine.h"
@@ -95,6 +96,33 @@ TEST_F(GiveUpLoadTest, AnotherLoadMayRunBesideIt) {
   EXPECT_TRUE(next.finish().is_ok());
   EXPECT_TRUE(engine_.ready("echo", "1"));
   EXPECT_EQ(engine_.status().size(), 1U);
+}
+
+// Loads in steps, for ever.
+class SteppingBackend final : public Backend {
+ public:
+  std::string_view name() const override { return "stepping"; }
+  Result<std::unique_ptr<LoadedModel>> load(const LoadSpec& spec, const Progress& progress) override {
+    const std::stop_callback heard(spec.given_up, [this] { told = true; });
+    for (;;) progress(0.5, "a step");
+  }
+  std::atomic<bool> told{false};
+};
+
+TEST_F(GiveUpLoadTest, ItEndsAtItsNextStep) {
+  SteppingBackend stepping;
+  engine_.backends().add(stepping);
+  LoadSpec steps = spec();
+  steps.backend = "stepping";
+  std::atomic<bool> began{false};
+  Status ended;
+  std::thread thread([&] { ended = engine_.load(steps, [&](double, std::string_view) { began = true; }); });
+  while (!began) std::this_thread::yield();
+  EXPECT_FALSE(stepping.told);
+  EXPECT_TRUE(engine_.give_up_load("echo", 1));
+  EXPECT_TRUE(stepping.told);
+  thread.join();
+  EXPECT_EQ(ended.message(), "model 'echo' version 1: the load was given up");
 }
 
 TEST_F(GiveUpLoadTest, ItMayEndAfterTheEngineRefuses) {

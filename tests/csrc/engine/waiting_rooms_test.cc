@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -89,26 +92,85 @@ TEST(WaitingRoomsTest, ALargeRequestIsCutIntoPartsAfterwards) {
 
 TEST(WaitingRoomsTest, RefusesByPolicyAndTells) {
   Asked asked;
-  asked.engine.set_asleep("echo", {false, "asleep"});
+  asked.engine.set_asleep("echo", {.holds = false, .load_s = 7});
   auto sample = asked.request();
   const Status status = asked.submit(*sample);
   EXPECT_EQ(status.code(), Code::kUnavailable);
-  EXPECT_EQ(status.message(), "asleep");
+  EXPECT_EQ(status.message(), "model 'echo' is asleep and is loaded now, try again in 7 s");
+  EXPECT_EQ(status.retry_after_s(), 7);
   EXPECT_TRUE(asked.readable());
   EXPECT_EQ(asked.engine.parking().refused, 1U);
 }
 
 TEST(WaitingRoomsTest, WhoNeedsTheSignatureFirstIsRefusedAndWakesIt) {
   Asked asked;
-  asked.engine.set_asleep("echo", {true, "soon"});
+  asked.engine.set_asleep("echo", {.load_s = 3});
   EXPECT_EQ(asked.engine.resolve("echo", "").status().message(),
             "model 'echo' is asleep: it is loaded when it is asked for");
   EXPECT_FALSE(asked.readable());
   const Status status = asked.engine.ask("echo", "").status();
   EXPECT_EQ(status.code(), Code::kUnavailable);
-  EXPECT_EQ(status.message(), "soon");
+  EXPECT_EQ(status.message(), "model 'echo' is asleep and is loaded now, try again in 3 s");
+  EXPECT_EQ(status.retry_after_s(), 3);
   EXPECT_TRUE(asked.readable());
   EXPECT_EQ(asked.engine.resolve("other", "").status().code(), Code::kNotFound);
+}
+
+// As a raw body of REST: what its input is called and shaped like, the signature says.
+Status named_by_the_signature(const ServedVersion& version, Request& request) {
+  request.inputs.front().name = version.signature.inputs.front().name;
+  request.parameters.push_back({"completed", true});
+  return Status::ok();
+}
+
+TEST(WaitingRoomsTest, InputsAreCompletedOnceTheSignatureIsKnown) {
+  Asked asked;
+  asked.engine.set_asleep("echo", {});
+  const auto asks = [&] {
+    auto sample = asked.request(3);
+    sample->request.inputs.front().name = "";
+    sample->request.complete = &named_by_the_signature;
+    EXPECT_TRUE(asked.submit(*sample).is_ok());
+    return sample;
+  };
+  auto held = asks();
+  EXPECT_EQ(asked.engine.parking().requests, 1);
+  ASSERT_TRUE(asked.engine.load(identity_spec()).is_ok());
+  asked.engine.set_awake("echo");
+  auto awake = asks();
+  asked.answers(2);
+  for (auto* sample : {held.get(), awake.get()}) {
+    EXPECT_TRUE(sample->echoed()) << sample->request.response.status.message();
+    ASSERT_EQ(sample->request.parameters.size(), 1U);
+    EXPECT_EQ(sample->request.parameters.front().name, "completed");
+    sample->request.reset();
+  }
+}
+
+TEST(WaitingRoomsTest, TheTimeToTryAgainIsWhatIsLeftOfTheLoad) {
+  Asked asked({.requests_per_model = 1});
+  const auto refused = [&] {
+    auto sample = asked.request();
+    return asked.submit(*sample);
+  };
+  asked.engine.set_asleep("echo", {.load_s = 65535});
+  auto held = asked.request();
+  ASSERT_TRUE(asked.submit(*held).is_ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const Status full = refused();
+  EXPECT_EQ(full.code(), Code::kUnavailable);
+  EXPECT_EQ(full.message(),
+            "model 'echo' is asleep, and too many requests wait until it is loaded (requests of the model), "
+            "try again in 65535 s");
+  EXPECT_EQ(full.retry_after_s(), 65535);
+  asked.engine.set_awake("echo", "gone");
+  asked.answers(1);
+  EXPECT_EQ(held->request.response.status.retry_after_s(), 0);
+  held->request.reset();
+  for (const std::uint16_t seconds : std::array<std::uint16_t, 3>{0, 1, 2}) {
+    asked.engine.set_asleep("echo", {.holds = false, .load_s = seconds});
+    EXPECT_EQ(refused().retry_after_s(), std::max<int>(seconds, 1));
+  }
 }
 
 TEST(WaitingRoomsTest, OtherModelsAreUnknownAsBefore) {

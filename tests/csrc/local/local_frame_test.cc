@@ -100,6 +100,33 @@ TEST(LocalFrame, AnswerComesBack) {
   EXPECT_EQ(read.outputs[0].bytes, 32U);
 }
 
+TEST(LocalFrame, ParametersOfAnAnswerComeBack) {
+  LocalAnswer answer;
+  answer.outputs.push_back({DType::kInt64, {4, 1}, 32});
+  answer.parameters = sample().parameters;
+  Bytes cell(1024);
+  ASSERT_TRUE(encode_answer(cell, answer).is_ok());
+  cell.resize(used_bytes(cell));
+  LocalAnswer read;
+  ASSERT_TRUE(decode_answer(cell, read).is_ok());
+  ASSERT_EQ(read.parameters.size(), 5U);
+  for (std::size_t i = 0; i < 5; ++i) {
+    EXPECT_EQ(read.parameters[i].name, answer.parameters[i].name);
+    EXPECT_EQ(read.parameters[i].value, answer.parameters[i].value);
+  }
+  for (std::size_t size = 0; size < cell.size(); ++size)
+    EXPECT_EQ(decode_answer(std::span(cell).first(size), read).code(), Code::kDataLoss) << size;
+  Bytes small(cell.size() - 1);
+  EXPECT_EQ(encode_answer(small, answer).code(), Code::kResourceExhausted);
+  for (const std::size_t count : {kMostLocalParameters, kMostLocalParameters + 1}) {
+    answer.parameters.assign(count, {"p", true});
+    Bytes large(4096);
+    ASSERT_TRUE(encode_answer(large, answer).is_ok());
+    EXPECT_EQ(decode_answer(std::span(large).first(used_bytes(large)), read).is_ok(),
+              count == kMostLocalParameters);
+  }
+}
+
 TEST(LocalFrame, LongMessageIsCutWhereTheCellEnds) {
   const std::string text(5000, 'x');
   LocalAnswer answer;

@@ -97,6 +97,8 @@ GOOD = {
     "repository.on_asleep": ("refuse", "refuse"),
     "tracing.max_bytes": ("1GB", 10**9),
     "openvino.cache_dir": ("cache", Path("cache")),
+    "tensorrt.plan_cache": ("plans", "plans"),
+    "tensorrt.plan_cache_bytes": ("1MiB", 1 << 20),
 }
 
 

@@ -189,6 +189,12 @@ def test_fields_without_effect(field: str, value: Any) -> None:
         ("plugin_config", {"A": []}, "plugin_config.A: got [], want a text or a number"),
         ("target_device", 3, "target_device: got 3, want a text"),
         ("model_version_policy", {"specific": {"versions": [0]}}, "model_version_policy: got"),
+        ("model_version_policy", {"latest": {"num_versions": True}}, "model_version_policy: got"),
+        (
+            "model_version_policy",
+            {"all": {}, "latest": {"num_versions": 2}},
+            'model_version_policy: got "all" and "latest", want one of them',
+        ),
         ("model_version_policy", "all", 'model_version_policy: got "all", want {"all": {}}'),
         ("nirek", 1, "nirek: unknown field (did you mean nireq?)"),
     ],

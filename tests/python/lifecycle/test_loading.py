@@ -14,6 +14,7 @@ from fastserve import errors
 from fastserve.lifecycle import ModelState, Reconciler, VersionSpec, policy, reconciler
 from fastserve.lifecycle.loading import MOST_HUNG
 from fastserve.lifecycle.policy import Manner
+from fastserve.lifecycle.reconciler import STILL_RUNS
 from fastserve.lifecycle.retry import RetryRule
 
 HOUR_S = 3600.0
@@ -212,7 +213,7 @@ def test_a_load_beyond_its_limit_fails_and_its_result_is_thrown_away(world: Worl
     world.loop.advance(60.0)
     late = world.core.late()
     why = "loading took longer than 60 s (--load-timeout-secs)"
-    assert world.states() == [(1, "FAILED", why, None)]
+    assert world.states() == [(1, "FAILED", f"{why}; {STILL_RUNS}", None)]
     assert (len(late), world.reconciler.hung, world.reconciler.counts.timeouts) == (1, 1, 1)
     world.loop.advance(HOUR_S)
     assert world.times() == [0.0], "not tried again while it still runs"

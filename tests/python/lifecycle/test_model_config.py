@@ -68,7 +68,6 @@ REFUSED: list[tuple[str, list[tuple[int, str]]]] = [
     ),
     (INPUT[:-1] + "\nreshape { shape: [ ] } }", [(2, "input.reshape is not supported yet")]),
     (INPUT[:-1] + "\nallow_ragged_batch: true }", [(2, "input.allow_ragged_batch is not supported yet")]),
-    (INPUT[:-1] + "\nis_shape_tensor: true }", [(2, "input.is_shape_tensor is for TensorRT")]),
     (
         'output [\n { name: "a" data_type: TYPE_FP32 dims: 1 },\n { name: "b" data_type: TYPE_FP32 dims: 1\n'
         '   label_filename: "../labels.txt" }\n]',
@@ -80,13 +79,13 @@ REFUSED: list[tuple[str, list[tuple[int, str]]]] = [
     ),
     ("model_transaction_policy {\n decoupled: true }", [(2, "model_transaction_policy.decoupled")]),
     ('metric_tags { key: "a" value: "b" }', [(1, "metric_tags is not supported yet")]),
-    ('cc_model_filenames { key: "8.0" value: "x.plan" }', [(1, "cc_model_filenames is for GPUs")]),
+    ('cc_model_filenames { key: "8.0" value: "x.plan" }', [(1, "cc_model_filenames is not supported yet")]),
     ("instance_group [ {}, {\n passive: true } ]", [(2, "instance_group.passive is not supported yet")]),
     # impossible
     ('name: "other"', [(1, "got 'other', but the folder is named 'm'")]),
     ('backend: "dali"', [(1, "backend: 'dali' is not available here; there are openvino, identity")]),
     ('backend: "python"\nplatform: "onnxruntime_onnx"', [(2, "does not go with backend 'python'")]),
-    ('platform: "tensorrt_plan"', [(1, "platform: 'tensorrt_plan' is not available here")]),
+    ('platform: "tensorrt_plan"\nbackend: "pytorch"', [(1, "does not go with backend 'pytorch'")]),
     ('backend: "identity"\nplatform: "onnxruntime_onnx"', [(2, "does not go with backend 'identity'")]),
     ("max_batch_size: -1", [(1, "max_batch_size: got -1, want at least 0")]),
     ("max_batch_size: 0\ndynamic_batching { }", [(2, "needs max_batch_size above 0, got 0")]),

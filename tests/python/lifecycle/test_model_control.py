@@ -450,3 +450,36 @@ async def test_an_override_that_fails_puts_everything_back(harness: Harness) -> 
         await harness.control.load("m", Override('{"backend": "identity", "max_batch_size": 7}'))
     assert harness.reconciler.wanted("m") == before
     assert await harness.states("m") == [(1, "READY", "serves on as it was; the new one failed: no memory")]
+
+
+async def test_what_waits_until_it_is_complete_is_told(harness: Harness) -> None:
+    harness.put("m", 1, 2)
+    (harness.root / "m/2/weights.part").touch()
+    await harness.control.load("m")
+    waits = (2, "UNLOADED", "waits: it is not complete: there is 'weights.part'")
+    assert await harness.states("m") == [(1, "READY", ""), waits]
+    (harness.root / "m/2/weights.part").rename(harness.root / "m/2/weights")
+    await harness.control.load("m")
+    assert await harness.states("m") == [(1, "READY", ""), (2, "READY", "")]
+    harness.control.set_waiting({("m", 2): "has changed just now", ("m", 3): "has changed just now"})
+    serves_on = "serves on as it was; the new one has changed just now"
+    waits = (3, "UNLOADED", "waits: it has changed just now")
+    assert await harness.states("m") == [(1, "READY", ""), (2, "READY", serves_on), waits]
+    await harness.control.unload("m")
+    assert await harness.states("m") == [(1, "UNLOADED", "unloaded"), (2, "UNLOADED", "unloaded")]
+
+
+async def test_a_manifest_that_cannot_be_read_is_an_error_of_its_version(harness: Harness) -> None:
+    harness.put("m", 1)
+    await harness.control.load("m")
+    harness.put("m", 2)
+    (harness.root / "m/2/fastserve-manifest.json").write_text("[]")
+    with pytest.raises(
+        InvalidArgument, match=r"version 2 is at UNAVAILABLE state: .*fastserve-manifest.json: has no object"
+    ):
+        await harness.control.load("m")
+    one, two = await harness.states("m")
+    assert one == (1, "READY", "")
+    assert two[:2] == (2, "FAILED")
+    assert "fastserve-manifest.json" in two[2]
+    assert harness.reconciler.counts.failures[("m", "2", "configuration")] == 1

@@ -52,6 +52,18 @@ def test_a_new_version_counts_when_it_looked_the_same_for_a_whole_interval() -> 
     assert polls.poll() == Step()
 
 
+def test_a_manifest_that_cannot_be_read_may_be_half_of_one_until_it_stays_so() -> None:
+    polls = Polls(v1=part())
+    polls.parts["2"] = part(1, "broken")
+    assert polls.poll().changing == {("m", "2"): "has changed just now"}
+    polls.parts["2"] = part(2, "broken")
+    assert not polls.poll().read
+    assert polls.poll() == Step(read={"m": {}})  # it is wrong, and whoever reads it says so
+    polls.parts["2"] = part(3, "says so")
+    polls.poll()
+    assert polls.poll() == Step(read={"m": {}})
+
+
 def test_a_version_that_never_stops_growing_holds_up_no_other() -> None:
     polls = Polls(v1=part())
     for size in range(1, 10):

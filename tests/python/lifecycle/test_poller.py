@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -321,6 +321,10 @@ class Control:
     def __init__(self) -> None:
         self.applied: list[tuple[list[str], set[str]]] = []
         self.called = asyncio.Event()
+        self.waiting: dict[tuple[str, int], str] = {}
+
+    def set_waiting(self, waiting: Mapping[tuple[str, int], str]) -> None:
+        self.waiting = dict(waiting)
 
     async def apply(self, models: Iterable[FoundModel], gone: Collection[str] = ()) -> None:
         self.applied.append(([model.name for model in models], set(gone)))

@@ -134,7 +134,7 @@ def test_what_a_version_folder_may_lack_or_have_too_much_of(tmp_path: Path) -> N
         "empty/1: 'model.onnx' is empty",
         "none: has no version folder (a folder named 1, 2, ...)",
         "other/1: has no model file: looked for model.xml, model.onnx, model.savedmodel, saved_model.pb, "
-        "model.tflite, model.pdmodel, model.py, model.pt, model.pt2",
+        "model.tflite, model.pdmodel, model.py, model.pt, model.pt2, model.plan",
     ]
 
 

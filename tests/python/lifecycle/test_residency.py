@@ -6,8 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastserve.lifecycle.residency import Plan, Resident, Rules, first_asleep, plan
+from fastserve.lifecycle.residency_loop import MOST_RETRY_AFTER_S, retry_after_s
 
 NOW = 1000.0
+
+
+def test_seconds_to_try_again_are_whole_and_bounded() -> None:
+    most = MOST_RETRY_AFTER_S
+    given = [0.0, 0.2, 1.0, 1.01, most - 0.5, most, most + 0.1, 1e18]
+    assert [retry_after_s(s) for s in given] == [1, 1, 1, 2, most, most, most, most]
 
 
 def model(name: str, size: int = 10, used: float = 0.0, awake: float = 0.0, **more: bool) -> Resident:

@@ -69,8 +69,12 @@ def test_a_manifest_without_sizes_says_only_what_is_missing(tmp_path: Path) -> N
 def test_half_a_manifest(tmp_path: Path) -> None:
     put(tmp_path / "model.onnx")
     put(tmp_path / "fastserve-manifest.json", '{"files": {"model.on')
-    assert said(tmp_path)[0] == "no"
+    assert said(tmp_path)[0] == "broken"
     assert "is not JSON" in said(tmp_path)[1]
+    put(tmp_path / "fastserve-manifest.json", '{"files": ["model.onnx"]}')
+    assert said(tmp_path)[0] == "broken"
+    put(tmp_path / "weights.part")
+    assert said(tmp_path)[0] == "no", "it says that it is being written"
 
 
 @pytest.mark.parametrize(("more", "read"), [(-1, True), (0, True), (1, False)])

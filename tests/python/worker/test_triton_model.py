@@ -10,6 +10,7 @@ import pytest
 from opening import python_model, request, spec_of, tensor, version_folder
 
 from fastserve import errors
+from fastserve.client.local.core import LocalResult
 from fastserve.worker.model import Request, open_model
 
 X = tensor("x", "TYPE_FP32", 2)
@@ -49,6 +50,17 @@ def test_it_answers_every_request(tmp_path: Path) -> None:
     np.testing.assert_array_equal(answers[1].outputs["y"], ROW * 6)
     described = model.describe()
     assert (described.max_batch_rows, described.inputs[0].shape, described.platform) == (8, [-1, 2], "python")
+
+
+def test_parameters_of_a_response(tmp_path: Path) -> None:
+    body = """
+            parameters = {"a": 1, "b": "x"} if x[0, 0] > 1 else None
+            return pb_utils.InferenceResponse([pb_utils.Tensor("y", x)], parameters=parameters)
+"""
+    code = with_one('            x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()' + body)
+    model = python_model(tmp_path, code, CONFIG)
+    answers = model.execute([request(x=ROW + 5), request(x=ROW * 0)])
+    assert [a.parameters for a in answers] == [{"a": 1, "b": "x"}, None]
 
 
 def test_the_arguments_of_initialize(tmp_path: Path) -> None:
@@ -278,11 +290,11 @@ class FakeCalls:
     def infer(
         self, model: str, version: int, inputs: Any, outputs: Any, *, timeout_s: float | None = None,
         priority: int = 0, parameters: Any = None, request_id: str = "",
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> LocalResult:  # fmt: skip
         self.seen.append((model, version, list(outputs), timeout_s, priority, parameters, request_id))
         if model != "twice":
             raise errors.NotFound(f"unknown model '{model}'")
-        return {"y": inputs["x"] * 2}
+        return LocalResult({"y": inputs["x"] * 2}, {"by": model})
 
 
 CALLER = """

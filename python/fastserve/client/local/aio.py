@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from fastserve import _core
-from fastserve.client.local.core import Models, Parameters, SlotViews, path_of
+from fastserve.client.local.core import LocalResult, Models, Parameters, SlotViews, path_of
 from fastserve.client.local.tensors import Array
 from fastserve.errors import FastserveError, Unavailable
 
@@ -38,7 +36,7 @@ class AsyncSlot:
         request_id: str = "",
         priority: int = 0,
         parameters: Parameters | None = None,
-    ) -> dict[str, Array]:
+    ) -> LocalResult:
         self._views.options(request_id, priority, timeout, queue_timeout, parameters)
         await self._client._run(self._views)
         return self._views.result()
@@ -88,13 +86,13 @@ class AsyncLocalClient:
         request_id: str = "",
         priority: int = 0,
         parameters: Parameters | None = None,
-    ) -> dict[str, Array]:
+    ) -> LocalResult:
         """As LocalClient.infer. Cancelling the task cancels the request."""
         views, key = self._models.filled(model, version, inputs, outputs, room or {})
         views.options(request_id, priority, timeout, queue_timeout, parameters)
         try:
             await self._run(views)
-            return {name: np.array(array) for name, array in views.result().items()}
+            return views.result().copied()
         finally:
             self._models.put_back(key, views)
 

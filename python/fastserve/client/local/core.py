@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from fastserve import _core, errors
 from fastserve.client.local.tensors import Array, Plan, encode, plan_for, rooms, view
 from fastserve.errors import InvalidArgument
@@ -15,6 +17,19 @@ _core.set_error_factory(errors.from_code)
 Parameters = Mapping[str, bool | int | float | str]
 
 KEPT_SLOTS = 64  # of the same shapes, for infer()
+
+
+class LocalResult(dict[str, Array]):
+    """The outputs by name. `parameters`: what the model said beside them."""
+
+    parameters: dict[str, bool | int | float | str]
+
+    def __init__(self, outputs: Mapping[str, Array], parameters: dict[str, bool | int | float | str]) -> None:
+        super().__init__(outputs)
+        self.parameters = parameters
+
+    def copied(self) -> LocalResult:
+        return LocalResult({name: np.array(array) for name, array in self.items()}, self.parameters)
 
 
 class SlotViews:
@@ -47,10 +62,11 @@ class SlotViews:
             raise InvalidArgument(f'inputs["{name}"]: is no input of strings')
         self.fill(name, *encode(spec, value))
 
-    def result(self) -> dict[str, Array]:
+    def result(self) -> LocalResult:
         """Views on the outputs; raises what the server answered."""
         self.core.raise_if_failed()
-        return {name: view(*self.core.output(i)) for i, name in enumerate(self._names)}
+        outputs = {name: view(*self.core.output(i)) for i, name in enumerate(self._names)}
+        return LocalResult(outputs, self.core.parameters)
 
     def options(
         self,

@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from fastserve import _core
-from fastserve.client.local.core import Models, Parameters, SlotViews, path_of
+from fastserve.client.local.core import LocalResult, Models, Parameters, SlotViews, path_of
 from fastserve.client.local.tensors import Array
 from fastserve.errors import Cancelled, DeadlineExceeded
 
@@ -42,7 +40,7 @@ class Slot:
         request_id: str = "",
         priority: int = 0,
         parameters: Parameters | None = None,
-    ) -> dict[str, Array]:
+    ) -> LocalResult:
         views = self._open()
         views.options(request_id, priority, timeout, queue_timeout, parameters)
         self._client._run(views, timeout)
@@ -90,7 +88,7 @@ class LocalClient:
         request_id: str = "",
         priority: int = 0,
         parameters: Parameters | None = None,
-    ) -> dict[str, Array]:
+    ) -> LocalResult:
         """{name: array}, the caller's own. `room`: bytes for outputs whose size the signature leaves open (default 1 MiB).
         `parameters`: for the model."""
         with self._lock:
@@ -98,7 +96,7 @@ class LocalClient:
             views.options(request_id, priority, timeout, queue_timeout, parameters)
             self._run(views, timeout)
             try:
-                return {name: np.array(array) for name, array in views.result().items()}
+                return views.result().copied()
             finally:
                 self._models.put_back(key, views)
 

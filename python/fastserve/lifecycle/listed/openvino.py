@@ -221,10 +221,13 @@ class _Model:
     def _version_policy(self) -> VersionPolicy:
         value = self.config.get("model_version_policy")
         path = ("model_version_policy",)
+        if isinstance(value, dict) and len(value) > 1:
+            self._error(path, f"got {' and '.join(map(_shown, value))}, want one of them")
+            return VersionPolicy()
         match value:
             case None | {"all": {}}:
                 return VersionPolicy() if value is None else VersionPolicy(latest=0)
-            case {"latest": {"num_versions": int(number)}} if number >= 1:
+            case {"latest": {"num_versions": int(number)}} if _is_version(number):
                 return VersionPolicy(latest=number)
             case {"latest": {}} if not value["latest"]:
                 return VersionPolicy()
@@ -253,6 +256,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _is_version(value: Any) -> bool:
+    """Or a number of versions."""
     return type(value) is int and 1 <= value < 1 << 62
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastserve import errors
@@ -56,9 +56,14 @@ class TritonError:
 
 
 class InferenceResponse:
-    """Output tensors, or an error."""
+    """Output tensors and parameters for the client, or an error."""
 
-    def __init__(self, output_tensors: Sequence[Tensor] = (), error: TritonError | str | None = None) -> None:
+    def __init__(
+        self,
+        output_tensors: Sequence[Tensor] = (),
+        error: TritonError | str | None = None,
+        parameters: dict[str, Parameter] | None = None,
+    ) -> None:
         for tensor in output_tensors:
             if not isinstance(tensor, Tensor):
                 raise TritonModelException(
@@ -68,6 +73,7 @@ class InferenceResponse:
             error = TritonError(str(error))
         self._outputs = list(output_tensors)
         self._error: TritonError | None = error
+        self._parameters = _checked(parameters)
 
     def output_tensors(self) -> list[Tensor]:
         return self._outputs
@@ -77,6 +83,35 @@ class InferenceResponse:
 
     def error(self) -> TritonError | None:
         return self._error
+
+    def parameters(self) -> str:
+        """JSON."""
+        return json.dumps(self._parameters or {})
+
+    def given_parameters(self) -> dict[str, Parameter] | None:
+        return self._parameters
+
+
+def _checked(parameters: Mapping[Any, Any] | None) -> dict[str, Parameter] | None:
+    """A copy; None where there are none. Comes from users' programs: anything may be in it."""
+    for name, value in (parameters or {}).items():
+        if not isinstance(name, str) or not name or not _is_text(name):
+            raise TritonModelException(f"InferenceResponse: parameters: got the name {name!r}, want a str")
+        if not isinstance(value, (bool, int, float, str)):
+            raise TritonModelException(
+                f'InferenceResponse: parameters["{name}"]: got {type(value).__name__}, want bool, int, float or str'
+            )
+        if isinstance(value, str) and not _is_text(value):
+            raise TritonModelException(f'InferenceResponse: parameters["{name}"]: is no UTF-8')
+    return dict(parameters) if parameters else None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # lone surrogates
+        return False
+    return True
 
 
 class PreferredMemory:
@@ -209,7 +244,9 @@ class InferenceRequest:
         except errors.FastserveError as error:
             code = _TRITON.get(error.code, TritonError.INTERNAL)
             return InferenceResponse(error=TritonError(error.message, code))
-        return InferenceResponse([Tensor(name, array) for name, array in outputs.items()])
+        return InferenceResponse(
+            [Tensor(name, array) for name, array in outputs.items()], parameters=outputs.parameters
+        )
 
     async def async_exec(self, decoupled: bool = False) -> InferenceResponse:
         """As `exec`, on a thread of asyncio's: several can be awaited at once."""

@@ -74,7 +74,7 @@ class TritonModel:
                 return self._failed(errors.Internal.code, text)
             if wrong := wrong_output(self._known[name], outputs[name], rows):
                 return self._failed(errors.Internal.code, wrong)
-        return Answer({name: outputs[name] for name in wanted})
+        return Answer({name: outputs[name] for name in wanted}, parameters=response.given_parameters())
 
     @staticmethod
     def _failed(code: int, message: str) -> Answer:
