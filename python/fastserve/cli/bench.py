@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fastserve.bench.search import Search
     from fastserve.client import Client, ModelMetadata
 
+_METADATA_TIMEOUT_S = 10.0
+
 EXAMPLES = f"""\
 examples:
   fastserve bench digits                                  1 to 64 requests in flight, random data, gRPC
@@ -104,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
 
     for path in (args.json, args.picture):
         _check_writable(path)
-    with connect.server(args) as client:
+    # --timeout is that of the requests that are measured.
+    with connect.server(args, least_timeout_s=_METADATA_TIMEOUT_S) as client:
         metadata = client.metadata(args.model, version=args.model_version)
         target, described = _target(args, metadata, client)
         screen = Screen(described, options, args)

@@ -55,14 +55,16 @@ def headers_of(args: argparse.Namespace) -> dict[str, str]:
 
 
 @contextmanager
-def server(args: argparse.Namespace, *, binary: bool | None = None) -> Iterator[Client]:
-    """Errors of the calls inside become CommandError."""
+def server(
+    args: argparse.Namespace, *, binary: bool | None = None, least_timeout_s: float = 0.0
+) -> Iterator[Client]:
+    """Errors of the calls inside become CommandError. `least_timeout_s`: where --timeout is meant for other calls."""
     from fastserve.client import Client, FastserveError
 
     try:
         with Client(
             url_of(args),
-            timeout=args.timeout,
+            timeout=max(args.timeout, least_timeout_s),
             ca=args.ca,
             cert=args.cert,
             key=args.key,

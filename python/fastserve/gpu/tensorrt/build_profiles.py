@@ -107,11 +107,9 @@ def _dims(
             raise errors.InvalidArgument(f'inputs["{name}"].shape[{i}]: got {got}, want {dim} (the model)')
         sizes.append(got if dim == -1 else dim)
     fixed = tuple(sizes[front:])
-    return (
-        _filled(name, fixed, "min_dims", settings.min_dims, settings, front),
-        _filled(name, fixed, "opt_dims", settings.opt_dims, settings, front),
-        _filled(name, fixed, "max_dims", settings.max_dims, settings, front),
-    )
+    least = _filled(name, fixed, "min_dims", settings.min_dims, settings, front)
+    most = _filled(name, fixed, "max_dims", settings.max_dims, settings, front)
+    return least, _filled(name, fixed, "opt_dims", settings.opt_dims, settings, front), most
 
 
 def _filled(
