@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,21 +29,29 @@ def records(log: str) -> list[dict[str, Any]]:
 class RunningServer:
     """Starts on construction and is ready then; a context manager that stops the process whatever happened."""
 
-    def __init__(self, repository: Path, folder: Path, *arguments: str) -> None:
-        """`folder`: for the ready file and the log."""
+    def __init__(
+        self,
+        repository: Path,
+        folder: Path,
+        *arguments: str,
+        program: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`folder`: for the ready file and the log. `program`: instead of `fastserve serve`."""
         self.log_path = folder / "server.log"
         self.ready_file = folder / "ready.json"
         self._log = self.log_path.open("w")
         started = time.monotonic()
         self.process = subprocess.Popen(
-            command(
-                "serve",
+            [
+                *(program or command("serve")),
                 *("--model-repository", str(repository), "--ready-file", str(self.ready_file)),
                 *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"),
                 *arguments,
-            ),
+            ],
             stderr=self._log,
             stdout=self._log,
+            env=environment,
             start_new_session=True,
         )
         try:

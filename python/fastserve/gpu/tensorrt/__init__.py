@@ -15,6 +15,7 @@ onnx_plan.py     ONNX -> plan, by way of the cache
 build.py         the compilation itself
 build_progress.py how far it has come
 plan_cache.py    plans that were built before, by key
+runtime_cache.py what TensorRT-RTX compiled at run time, for the next start
 offline.py       what can be said about a version without a GPU (`fastserve check`)
 
 Nothing here imports a library of NVIDIA's before the driver has found a GPU: without a driver TensorRT's runtime object

@@ -45,9 +45,7 @@ def hashes(path: Path, model: bytes | memoryview) -> dict[str, str]:
         try:
             found[name] = _hash_of(path.parent / name)
         except OSError as error:
-            raise errors.InvalidArgument(
-                f"'{path.name}': external data '{name}': {error.strerror or error}"
-            ) from None
+            raise errors.InvalidArgument(f"external data '{name}': {error.strerror or error}") from None
     return found
 
 

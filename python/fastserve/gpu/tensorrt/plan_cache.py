@@ -134,6 +134,8 @@ class PlanCache:
                 finally:
                     with suppress(OSError):
                         path.unlink()
+                    # Closing would not do, should a process have been forked meanwhile that lives on.
+                    fcntl.flock(file, fcntl.LOCK_UN)
                 return
             finally:
                 os.close(file)
@@ -167,7 +169,8 @@ def _wrong(data: bytes) -> str:
     if magic != MAGIC:
         return "is no file of this cache"
     if len(data) - HEAD_BYTES != size:
-        return f"is cut off: got {len(data) - HEAD_BYTES} bytes, want {size}"
+        what = "is cut off" if len(data) - HEAD_BYTES < size else "has more at its end than belongs to it"
+        return f"{what}: got {len(data) - HEAD_BYTES} bytes, want {size}"
     if hashlib.sha256(memoryview(data)[HEAD_BYTES:]).digest() != digest:
         return "is not what was stored (SHA-256)"
     return ""

@@ -36,7 +36,7 @@ def test_what_is_stored_is_found(store: PlanCache) -> None:
     [
         (lambda data: data[: HEAD_BYTES - 1], "is cut off: got 47 bytes"),
         (lambda data: data[:-1], "is cut off"),
-        (lambda data: data + b"x", "is cut off: got"),
+        (lambda data: data + b"x", "has more at its end than belongs to it"),
         (lambda data: b"NOPLAN1\n" + data[8:], "is no file of this cache"),
         (lambda data: data[:-1] + b"\1", "is not what was stored (SHA-256)"),
     ],
@@ -138,3 +138,20 @@ def test_two_processes_build_one_after_the_other(store: PlanCache) -> None:
     assert other.wait(30) == 0
     other.stdout.close()
     assert not list(store.folder.glob("*.lock"))
+
+
+def test_a_forked_process_that_lives_on_holds_no_lock(store: PlanCache) -> None:
+    reader, writer = os.pipe()
+    with store.locked("key", lambda: None):
+        child = os.fork()
+        if child == 0:  # holds the lock's descriptor until the test is over
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+    waited: list[str] = []
+    with store.locked("key", lambda: waited.append("waits")):
+        pass
+    os.close(writer)
+    os.close(reader)
+    os.waitpid(child, 0)
+    assert waited == []
