@@ -84,11 +84,10 @@ def run(bench: Bench) -> Result:
         return at_least(f"images/s at {n} in flight, {contender} / bare limit", ratio, wanted)
 
     def added(contender: str) -> tuple[str, Spread | None]:
-        pairs = zip(
-            samples.values(TURNS, contender, "p50_us"), samples.values(TURNS, BARE, "p50_us"), strict=False
-        )
-        differences = spread([(ours - bare) / 1e3 for ours, bare in pairs])
-        return f"p50 at 1 in flight, in turns, {contender} − bare", differences
+        """Of pairs that follow one another: the difference of two medians would have the weather between them."""
+        differences = samples.spread(TURNS, contender, "added_us")
+        figure = f"at 1 in flight, in turns, {contender} − bare, median of the differences"
+        return figure, differences and Spread(*(value / 1e3 for value in dataclasses.astuple(differences)))
 
     def latency(contender: str, wanted_ms: float) -> Verdict:
         figure, value = added(contender)

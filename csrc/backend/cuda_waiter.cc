@@ -42,12 +42,15 @@ bool CudaWaiter::land(CudaLane& lane) {
   CudaDevice& device = version_.device();
   const CUresult result = lane.wait();
   if (device.lost()) return false;
-  if (result != CUDA_SUCCESS) {
-    device.lose(to_status(result, "cuEventSynchronize"), lane.describe());
-    return false;
+  // Whoever wins the claim may read the batch: should the device be lost just now, the completer lands its lanes, this one too.
+  if (!lane.claim_landing()) return true;
+  if (result == CUDA_SUCCESS) {
+    lane.land();
+    return true;
   }
-  if (lane.claim_landing()) lane.land();
-  return true;
+  device.lose(to_status(result, "cuEventSynchronize"), lane.describe());
+  lane.land_lost();
+  return false;
 }
 
 }  // namespace fastserve

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <optional>
-#include <ranges>
 #include <utility>
 
 #include "backend/worker_wire.h"
@@ -127,8 +126,8 @@ void put_request(const Slot& slot, std::size_t outputs, RecordWriter& out) {
   // `binary_data_output` is for the front end, which has read it.
   const auto is_for_model = [](const Parameter& parameter) { return parameter.name != "binary_data_output"; };
   out.put(static_cast<std::uint32_t>(std::ranges::count_if(request.parameters, is_for_model)));
-  for (const Parameter& parameter : request.parameters | std::views::filter(is_for_model)) {
-    put_parameter(parameter, out);
+  for (const Parameter& parameter : request.parameters) {
+    if (is_for_model(parameter)) put_parameter(parameter, out);
   }
   put_wanted(request, outputs, out);
 }
