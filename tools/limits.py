@@ -48,6 +48,7 @@ class Limit:
     flag: str = ""
     metric: str = REJECTED
     unit: str = ""
+    more: str = ""  # what may be more than the default
 
 
 LIMITS: dict[str, list[Limit]] = {
@@ -64,12 +65,13 @@ LIMITS: dict[str, list[Limit]] = {
         ),
         Limit(
             "requests waiting for a model",
-            "max_queue_requests",
-            TREE,
+            "kDefaultMaxQueueRequests",
+            "csrc/engine/load.cc",
             1024,
             "UNAVAILABLE, 503 `Exceeds maximum queue size`",
             "tests/conformance/test_load.py",
             "--max-queue-requests",
+            more="as many as are served within 1 s",
             metric='`nv_inference_request_failure{reason="REJECTED"}`',
         ),
         Limit(
@@ -671,7 +673,7 @@ def shown(limit: Limit) -> str:
             if limit.default % size == 0:
                 return f"{limit.default // size} {name}"
     number = "2^40" if limit.default == 1 << 40 else f"{limit.default:,}"
-    return f"{number} {limit.unit}".rstrip()
+    return f"{number} {limit.unit}".rstrip() + (f", or {limit.more}" if limit.more else "")
 
 
 def table() -> str:

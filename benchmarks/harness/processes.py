@@ -74,7 +74,7 @@ def serving(name: str, command: Sequence[str | Path], cpus: Sequence[int] | None
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                process_group=0,  # not a session: that would be a scheduling group against the client's (sched(7), autogroup)
                 preexec_fn=_child_setup(cpus),
             )
         try:
@@ -99,7 +99,7 @@ def _await_ready(name: str, process: subprocess.Popen[bytes], ready: Path, log: 
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the server, then SIGKILL to the session that it leads (its worker processes)."""
+    """SIGTERM to the server, then SIGKILL to the process group that it leads (its worker processes)."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):

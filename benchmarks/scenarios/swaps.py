@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
+import statistics
 import tempfile
 import threading
 import time
@@ -19,17 +22,20 @@ from harness.report import Result, Verdict, at_most, contrast
 from harness.swapper import WIDTH, Swapper, Swaps, percentile, write_repository
 
 SHARE = 0.8  # of the peak
-SWAPS = 500  # of each way, in all rounds together
-EVERY_S = 0.4  # a swap costs a tenth of a second of CPU, and at 80 % of the peak two CPUs have 0.4 s/s left
-STEADY_S = 15.0  # without swaps, before and after them
+SWAPS = 250  # of each way, in all rounds together
+EVERY_S = (
+    1.0  # loads run in the CPU time that nobody else wants, and at 80 % of the peak there is little of it
+)
+WINDOW_S = 10.0  # with swaps, between two windows without: neighbours are compared, because the machine's speed drifts
+STEADY_S = 5.0  # without
 LADDER = [
-    0.4 + 0.05 * step for step in range(12)
-]  # shares of the closed loop's rate, which batches more than arrivals do
-RUNG_S = 1.5
+    0.2 + 0.05 * rung for rung in range(13)
+]  # shares of the closed loop's rate, which fills its batches
+RUNG_S = 3.0
 LOAD = "80 % of peak, gRPC + REST"
 WAYS = {
     "api": ("--model-control-mode", "explicit", "--load-model", "*"),
-    "poll": ("--model-control-mode", "poll", "--repository-poll-secs", "0.1"),
+    "poll": ("--model-control-mode", "poll", "--repository-poll-secs", "0.25"),
 }
 NAMES = {"api": "load by API", "poll": "poll"}
 
@@ -63,9 +69,10 @@ def of_ways(bench: Bench, name: str, ways: Sequence[str]) -> Result:
         samples = interleave(blocks, bench.rounds)
     return Result(
         name,
-        f"OpenVINO, FP32 [1,{WIDTH}], each version answers with its number; open loop, Poisson arrivals, 8 connections gRPC, 8 "
-        f"REST, at {SHARE:.0%} of the peak: the highest rate up to which all are answered, 99 % within 50 ms, found before each "
-        f"block. A new version each {EVERY_S} s, brought by a thread of nice 19; {STEADY_S:.0f} s without before and after. "
+        f"OpenVINO with one thread, FP32 [1,{WIDTH}], each version answers with its number; open loop, Poisson arrivals, "
+        f"8 connections gRPC, 8 REST, at {SHARE:.0%} of the peak: the highest rate at which all are answered, 99 % within "
+        f"50 ms, found before each block. A new version each {EVERY_S:g} s, written before, brought by a thread of nice 19, "
+        f"in windows of {WINDOW_S:.0f} s between such of {STEADY_S:.0f} s without; p99: medians of the windows. "
         "Every reply is looked at: its version by name and content, and that it is no older than the newest that had answered "
         "when it was asked.",
         samples,
@@ -89,13 +96,18 @@ def verdicts(samples: Samples, way: str) -> list[Verdict]:
         values = samples.values(LOAD, way, metric)
         return Spread(sum(values), sum(values), sum(values)) if values else None
 
-    pairs = zip(samples.values(LOAD, way, "p99_ms"), samples.values(LOAD, way, "steady_p99_ms"), strict=False)
+    ratios = [ratio for sample in samples.values(LOAD, way, "p99_ratios") for ratio in sample]
     return [
         at_most(f"requests that failed, {way}", total("failed"), 0),
         at_most(f"replies of a wrong version, {way}", total("wrong_versions"), 0),
         at_most(f"swaps that failed, {way}", total("swaps_failed"), 0),
         contrast(f"swaps, {way}", total("swaps")),
-        at_most(f"p99 during swaps / p99 without, {way}", spread([a / b for a, b in pairs]), 2),
+        at_most(f"p99 during swaps / p99 of the windows around, {way}", spread(ratios), 2),
+        contrast(
+            f"mean of the windows' p99, with / without swaps, {way}",
+            samples.spread(LOAD, way, "mean_p99_ratio"),
+        ),
+        contrast(f"answered later than after 50 ms, {way}", total("late")),
         at_most(
             f"first answer of the new version after the load's end, slowest, {way}",
             samples.spread(LOAD, way, "visible_max_s"),
@@ -106,23 +118,27 @@ def verdicts(samples: Samples, way: str) -> list[Verdict]:
 
 
 def measure(bench: Bench, server: Server, swapper: Swapper) -> Sample:
+    fit = round(WINDOW_S / EVERY_S)
+    windows = math.ceil(SWAPS / bench.rounds / (fit - 1))  # one in ten takes longer than EVERY_S
+    swapper.stage(windows * fit)
     words = client_words(server)
     rate = SHARE * peak(bench, server, words)
-    count = -(-SWAPS // bench.rounds)
-    # Without swaps before and after them, so that a machine that gets slower hits both alike.
-    warm_s, swapping_s = max(1.0, bench.warmup_s), count * EVERY_S
-    phases = [warm_s, STEADY_S, swapping_s, STEADY_S]
+    warm_s = max(1.0, bench.warmup_s)
+    # steady, swaps, steady, swaps, ..., steady
+    phases = [warm_s, STEADY_S, *([WINDOW_S, STEADY_S] * windows)]
     swaps = Swaps()
 
-    def swap() -> None:
-        nonlocal swaps
+    def swap(starts: float) -> None:
         # Of this thread: who brings new versions is a guest here, and would be on another machine.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        began = time.monotonic()
-        time.sleep(0.1 + warm_s + STEADY_S)  # the client starts 0.1 s after it was called
-        swaps = swapper.run(count, EVERY_S, until=began + warm_s + STEADY_S + swapping_s)
+        for window in range(windows):
+            begins = starts + STEADY_S + window * (WINDOW_S + STEADY_S)
+            time.sleep(max(0.0, begins - time.monotonic()))
+            # So that the last one ends within the window.
+            swapper.run(fit, EVERY_S, begins + WINDOW_S - EVERY_S / 2, swaps)
 
-    swapping = threading.Thread(target=swap)
+    # The client starts 0.1 s after it was called.
+    swapping = threading.Thread(target=swap, args=(time.monotonic() + 0.1 + warm_s,))
     swapping.start()
     try:
         result = offer(bench, server, words, [(rate, seconds) for seconds in phases])
@@ -132,8 +148,8 @@ def measure(bench: Bench, server: Server, swapper: Swapper) -> Sample:
         bench.remark_once(f"a swap failed: {swaps.failed[0][:300]}")
     for note in result["notes"]:
         bench.remark_once(note)
-    _, before, during, after = result["phases"]
-    return described(before, during, after, swaps) | {
+    _, *measured = result["phases"]
+    return described(measured[::2], measured[1::2], swaps) | {
         "per_s": rate,
         "wrong_versions": result["wrong_versions"],
         "versions": result["versions"],
@@ -158,35 +174,43 @@ def offer(
 
 
 def peak(bench: Bench, server: Server, words: list[str | Path]) -> float:
-    """requests/s: the rung of the ladder below the first one on which somebody was refused or 1 % waited longer than 50 ms."""
+    """requests/s: the highest rung of the ladder up to which nobody was refused and 99 % were answered within 50 ms."""
     closed = bench.load(server, 16, 4, "--mix", "--pipeline", *words)["qps"]
     rates = [share * closed for share in LADDER]
     rungs = offer(bench, server, words, [(rates[0], 1.0), *((rate, RUNG_S) for rate in rates)])["phases"][1:]
-    highest = 0.0
-    for rate, rung in zip(rates, rungs, strict=True):
-        if rung["good"] < 0.99 * rung["offered"] or rung["refused"] + rung["failed"]:
-            break
-        highest = rate
-    if not highest:
+    held = [rung["good"] >= 0.99 * rung["offered"] and not rung["refused"] + rung["failed"] for rung in rungs]
+    # One rung may be lost to a stall of the machine; two in a row are the end.
+    end = next((i for i in range(len(held)) if not any(held[i : i + 2])), len(held))
+    if end == 0:
         raise BenchError(f"not even {rates[0]:.0f} requests/s are answered in time: {rungs[0]}")
-    return highest
+    return max(rate for rate, kept in zip(rates[:end], held[:end], strict=True) if kept)
 
 
-def described(before: Sample, during: Sample, after: Sample, swaps: Swaps) -> Sample:
-    phases = (before, during, after)
+def described(steady: Sequence[Sample], during: Sequence[Sample], swaps: Swaps) -> Sample:
+    phases = [*steady, *during]
     if any(phase["ok"]["p99_us"] is None for phase in phases):
-        raise BenchError(f"a phase without a single answer: {phases}")
+        raise BenchError(f"a window without a single answer: {phases}")
+
+    def milliseconds(windows: Sequence[Sample], quantile: str) -> list[float]:
+        return [window["ok"][quantile] / 1e3 for window in windows]
+
+    steady_p99, p99 = milliseconds(steady, "p99_us"), milliseconds(during, "p99_us")
+    neighbours = [(before + after) / 2 for before, after in itertools.pairwise(steady_p99)]
     return {
         "swaps": len(swaps.took_s),
         "swaps_failed": len(swaps.failed),
         "failed": sum(p["failed"] + p["refused"] + p["expired"] for p in phases),
-        "steady_p99_ms": max(before["ok"]["p99_us"], after["ok"]["p99_us"]) / 1e3,
-        "steady_p50_ms": (before["ok"]["p50_us"] + after["ok"]["p50_us"]) / 2e3,
-        "p99_ms": during["ok"]["p99_us"] / 1e3,
-        "p50_ms": during["ok"]["p50_us"] / 1e3,
+        "late": sum(p["late"] for p in phases),
+        "steady_p99_ms": statistics.median(steady_p99),
+        "p99_ms": statistics.median(p99),
+        "p99_ratios": [a / b for a, b in zip(p99, neighbours, strict=True)],
+        "mean_p99_ratio": statistics.mean(p99) / statistics.mean(steady_p99),
+        "steady_p50_ms": statistics.median(milliseconds(steady, "p50_us")),
+        "p50_ms": statistics.median(milliseconds(during, "p50_us")),
         "load_p50_s": percentile(swaps.took_s, 0.5),
         "load_max_s": percentile(swaps.took_s, 1),
         "visible_max_s": percentile(swaps.visible_s, 1),
-        "client_cpu_share": during["client_cpu_s"] / during["seconds"],
-        "phases": list(phases),
+        "client_cpu_share": sum(p["client_cpu_s"] for p in during) / sum(p["seconds"] for p in during),
+        "steady": list(steady),
+        "during": list(during),
     }

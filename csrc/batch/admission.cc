@@ -73,6 +73,12 @@ DrainRate drain_rate(const BatchLimits& limits, const CostModel& cost, int insta
   return {cost.high_ns(1), cost.high_ns(full), cost.expected_ns(full), full, std::max(instances, 1)};
 }
 
+Nanos served_within(const DrainRate& drain, std::int64_t rows) {
+  const std::int64_t full = std::max<std::int64_t>(drain.full_rows, 1);
+  const std::int64_t batches = (rows + full - 1) / full;
+  return batches * drain.full_mean_ns / std::max(drain.instances, 1);
+}
+
 Verdict admission(const AdmissionView& view, Nanos now, Nanos deadline, const LatencyTarget& target) {
   Verdict out;
   if (deadline != kNever) {

@@ -55,6 +55,9 @@ class ServedShares {
   std::atomic<std::uint32_t> used_{0};  // bit i: rows_[i] was ever raised
 };
 
+// When the last of so many waiting rows is expected to be answered, from an idle device on. 0: unknown.
+Nanos served_within(const DrainRate& drain, std::int64_t rows);
+
 // From a learned cost: full_rows is the smallest size within 3 % of the best rows per ns (best_rows in policy.h).
 DrainRate drain_rate(const BatchLimits& limits, const CostModel& cost, int instances);
 

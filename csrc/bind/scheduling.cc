@@ -82,6 +82,7 @@ py::dict as_dict(const SchedulingView& view) {
   out["max_rows"] = view.limits.max_rows;
   out["max_queue_delay_ns"] = view.limits.max_queue_delay_ns;
   out["max_queue_requests"] = view.limits.max_queue_requests;
+  out["max_queue_age_ns"] = view.limits.max_queue_age_ns;
   out["preferred_rows"] = view.limits.preferred_rows;
   out["prepared_rows"] = view.limits.prepared_rows;
   out["pads"] = view.limits.pads;

@@ -10,7 +10,9 @@
 namespace fastserve {
 namespace {
 
+// Where nobody said otherwise; a request is refused when both are exceeded.
 constexpr std::int64_t kDefaultMaxQueueRequests = 1024;
+constexpr Nanos kDefaultMaxQueueAge = kSecond;
 
 std::string version_text(std::string_view model, std::int64_t number) {
   return "model '" + std::string(model) + "' version " + std::to_string(number);
@@ -44,7 +46,10 @@ Status check_spec(const LoadSpec& spec) {
 LoadSpec completed(LoadSpec spec, const EngineOptions& options) {
   std::int64_t& most = spec.limits.max_queue_requests;
   if (most == 0) most = options.default_max_queue_requests;
-  if (most == 0) most = kDefaultMaxQueueRequests;
+  if (most == 0) {
+    most = kDefaultMaxQueueRequests;
+    spec.limits.max_queue_age_ns = kDefaultMaxQueueAge;
+  }
   if (const auto named = backend_by_file(spec.path); spec.backend.empty() && named.is_ok())
     spec.backend = named.value();
   return spec;

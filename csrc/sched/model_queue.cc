@@ -87,6 +87,14 @@ ModelQueue::Load ModelQueue::waiting_before(std::size_t level) const {
   return out;
 }
 
+// A fast model would be through with so many in no time: a short stall of the machine must not make it refuse.
+bool ModelQueue::too_many(const Load& before) const {
+  if (before.requests < limits_.max_queue_requests) return false;
+  if (limits_.max_queue_age_ns == 0) return true;
+  const Nanos wait = served_within(drain_.load(), before.rows + 1);
+  return wait == 0 || wait > limits_.max_queue_age_ns;
+}
+
 Status ModelQueue::admit(const Request& request) {
   const std::size_t level = rules_.level_of(request.priority);
   const std::uint32_t bit = 1U << level;
@@ -97,8 +105,7 @@ Status ModelQueue::admit(const Request& request) {
   const Load higher = waiting_before(level);
   const Load before{own.requests + higher.requests, own.rows + higher.rows};
   const std::int64_t most_of_level = rules_.policy_of_level(level).max_requests;
-  if (before.requests >= limits_.max_queue_requests ||
-      (most_of_level != 0 && own.requests >= most_of_level)) {
+  if (too_many(before) || (most_of_level != 0 && own.requests >= most_of_level)) {
     return refuse(level, request, Outcome::kQueueFull, "Exceeds maximum queue size");
   }
   if (request.deadline == kNever && target_.p99_ns == 0) return Status::ok();

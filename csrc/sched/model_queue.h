@@ -132,6 +132,7 @@ class ModelQueue {
   class Leaving;
 
   Load waiting_before(std::size_t level) const;
+  bool too_many(const Load& before) const;
   Status refuse(std::size_t level, const Request& request, Outcome outcome, std::string reason);
   void take_intake();
   void view_front(QueueView& view, Request*& cancelled);

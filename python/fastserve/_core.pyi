@@ -378,6 +378,7 @@ class Scheduling(TypedDict):
     max_rows: int
     max_queue_delay_ns: int
     max_queue_requests: int
+    max_queue_age_ns: int  # more may wait while they are expected to be served within this; 0: none
     preferred_rows: list[int]
     prepared_rows: list[int]
     pads: bool  # a batch runs as the next prepared size

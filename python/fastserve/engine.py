@@ -112,7 +112,8 @@ class Engine:
         response_cache_bytes: int = 0,
         allow_python_models: bool = False,
     ) -> None:
-        """`max_queue_requests`: waiting requests per model beyond which new ones are refused (0 = 1024). `rate_limit`:
+        """`max_queue_requests`: waiting requests per model beyond which new ones are refused (0 = 1024, or
+        as many as are served within 1 s). `rate_limit`:
         instances run when they get their resources, by priority; None: at once. `response_cache_bytes`: answers that are kept
         for models with response_cache, of all models together; 0: none. `allow_python_models`: model.py files run, in worker
         processes (a model is code; backends of register_backend need no leave)."""

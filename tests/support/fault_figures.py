@@ -91,8 +91,8 @@ class Faults:
 
 
 def write_killed_clients(kind: str, figures: dict[str, Any]) -> None:
-    """Into the file that FASTSERVE_CLIENT_FAULTS_RESULT names, instead of what it has of this kind."""
-    name = os.environ.get("FASTSERVE_CLIENT_FAULTS_RESULT")
+    """Into the file that TEST_CLIENT_FAULTS_RESULT names, instead of what it has of this kind."""
+    name = os.environ.get("TEST_CLIENT_FAULTS_RESULT")
     if not name:
         return
     with Path(name).open("a+") as file:

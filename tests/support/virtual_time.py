@@ -83,7 +83,7 @@ class FakeThreads:
     running: list[Call] = field(default_factory=list)
     current: Call | None = None
 
-    def run(self, name: str, call: Callable[[], None]) -> asyncio.Future[None]:
+    def run(self, name: str, call: Callable[[], None], nice: int = 0) -> asyncio.Future[None]:
         begun = Call(name, call, asyncio.get_running_loop().create_future())
         self.begins(begun)
         self.running.append(begun)

@@ -37,7 +37,7 @@ def test_every_limit_has_a_test(limit: Any) -> None:
     for name in limit.test.split(", "):
         assert (ROOT / name).exists()
     if limit.flag:
-        assert limit.flag in (ROOT / limit.file).read_text()
+        assert limit.flag in (ROOT / limits.TREE).read_text()
 
 
 @pytest.mark.parametrize(

@@ -365,12 +365,13 @@ class Limits:
     max_queue_requests: Annotated[
         int,
         About(
-            "waiting requests of a model beyond which new ones are refused (config.pbtxt may say otherwise)",
+            "waiting requests of a model beyond which new ones are refused (config.pbtxt may say otherwise); 0: 1024, or as many "
+            "as the model serves in 1 s",
             "--max-queue-requests",
-            1,
+            0,
             1 << 30,
         ),
-    ] = 1024
+    ] = 0
     load_files: Annotated[
         int, About("files that a load by request may bring along", "--load-files", 1, 1 << 16)
     ] = 256

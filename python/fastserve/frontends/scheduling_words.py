@@ -80,12 +80,17 @@ def _limits(view: _core.Scheduling) -> Iterator[str]:
         yield f"max_queue_delay holds a batch back until its first request waited {delay}{until}."
 
 
+def _queue_limit(view: _core.Scheduling) -> str:
+    requests, age = _count(view["max_queue_requests"], "request"), view["max_queue_age_ns"]
+    return f"{requests}, or as many as are served within {milliseconds(age)}" if age else requests
+
+
 def _target(view: _core.Scheduling) -> Iterator[str]:
     target = view["target_p99_ns"]
     if not target:
         yield (
             "No latency target: a free instance runs what waits, unless company is expected soon enough to pay. "
-            f"Only the queue limit of {_count(view['max_queue_requests'], 'request')} refuses."
+            f"Only the queue limit refuses: {_queue_limit(view)}."
         )
         return
     yield (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -21,18 +22,23 @@ PATIENCE_S = 5.0
 class Threads(Protocol):
     """Where blocking calls run."""
 
-    def run(self, name: str, call: Callable[[], None]) -> asyncio.Future[None]: ...
+    def run(self, name: str, call: Callable[[], None], nice: int = 0) -> asyncio.Future[None]: ...
 
 
 class LoaderThreads:
-    def run(self, name: str, call: Callable[[], None]) -> asyncio.Future[None]:
-        """Starts at once; the future ends on the running loop's thread, as the call does."""
+    def run(self, name: str, call: Callable[[], None], nice: int = 0) -> asyncio.Future[None]:
+        """Starts at once; the future ends on the running loop's thread, as the call does. `nice`: of the thread, beyond the
+        process's own."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
         def work() -> None:
             error: BaseException | None = None
             try:
+                if nice:
+                    os.setpriority(
+                        os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + nice
+                    )
                 call()
             except BaseException as raised:  # whatever a backend throws belongs to whoever waits
                 error = raised

@@ -30,6 +30,7 @@ from fastserve.lifecycle.version_spec import VersionSpec
 logger = logging.getLogger("fastserve.lifecycle")
 
 MIN_SETTLE_S = 1.0  # however often is polled, a version that does not say that it is finished has to stay the same so long
+POLL_NICE = 10  # as loads have: who answers requests comes first
 START_SETTLE_S = 2.0  # at start, where nobody wants to wait for a whole interval
 LEARN_BYTES = (
     64 << 20
@@ -185,5 +186,5 @@ class Poller:
         def work() -> None:
             result.append(self.poll())
 
-        await self._threads.run("poll", work)
+        await self._threads.run("poll", work, POLL_NICE)
         return result[0]

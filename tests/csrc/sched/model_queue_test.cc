@@ -107,6 +107,24 @@ TEST_F(ModelQueueTest, RefusesTheNewestWhenFull) {
   EXPECT_EQ(refusal(), "");
 }
 
+TEST_F(ModelQueueTest, MoreWaitWhileTheyAreServedSoon) {
+  BatchLimits limits;
+  limits.max_queue_requests = 2;
+  limits.max_queue_age_ns = 25 * kMillisecond;
+  make(row_signature(1), limits);
+  submit();
+  submit();
+  EXPECT_EQ(refusal(), "Exceeds maximum queue size") << "nobody knows how fast it is";
+  InstanceLine& line = queue_->instances.add("0", 1);
+  for (int i = 0; i < 20; ++i) line.cost.record(1, 5 * kMillisecond);
+  queue_->prepare({1}, false);
+  EXPECT_EQ(refusal(), "");
+  EXPECT_EQ(refusal(), "");
+  EXPECT_EQ(refusal(), "") << "the fifth, 25 ms";
+  EXPECT_EQ(refusal(), "Exceeds maximum queue size");
+  EXPECT_EQ(queue_->waiting(), 5);
+}
+
 TEST_F(ModelQueueTest, OnlyWhatGoesFirstFillsTheQueue) {
   BatchLimits limits;
   limits.max_queue_requests = 2;

@@ -23,6 +23,7 @@ def view(**changes: Any) -> Any:
         "max_rows": 32,
         "max_queue_delay_ns": 0,
         "max_queue_requests": 1024,
+        "max_queue_age_ns": 0,
         "preferred_rows": [],
         "prepared_rows": [1, 2, 4, 8],
         "pads": False,
@@ -134,3 +135,10 @@ def test_the_picture_is_well_formed_and_inside_its_frame(changes: dict[str, Any]
         assert 0 <= float(circle.get("cy", -1)) <= height
     for bar in drawn.iter("{http://www.w3.org/2000/svg}rect"):
         assert float(bar.get("height", -1)) >= 0
+
+
+def test_the_queue_limit_says_what_it_counts() -> None:
+    assert "Only the queue limit refuses: 1,024 requests." in said()
+    assert "Only the queue limit refuses: 1,024 requests, or as many as are served within 1 s." in said(
+        max_queue_age_ns=1_000_000_000
+    )
