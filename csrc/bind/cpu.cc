@@ -1,4 +1,4 @@
-// What holds for the process and not for one engine: the CPU budget and the measurements at load.
+// What holds for the process and not for one engine: the CPU budget, malloc's arenas and the measurements at load.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,6 +8,7 @@
 #include "backend/tuning.h"
 #include "base/cpu_budget.h"
 #include "bind/engine.h"
+#include "engine/resident_memory.h"
 
 namespace py = pybind11;
 
@@ -18,6 +19,7 @@ void register_cpu(py::module_& module) {
       "limit_cpu_threads", [](int threads) { CpuBudget::process().limit_threads(threads); },
       py::arg("threads"));
   module.def("cpu_threads", [] { return CpuBudget::process().threads(); });
+  module.def("limit_malloc_arenas", &limit_malloc_arenas, py::arg("most"));
   module.def(
       "set_tuning",
       [](bool at_load, std::string cache_directory) {

@@ -26,6 +26,8 @@ std::int64_t resident_bytes() {
   return static_cast<std::int64_t>(resident) * ::sysconf(_SC_PAGESIZE);
 }
 
+void limit_malloc_arenas(int most) { ::mallopt(M_ARENA_MAX, most); }
+
 void give_memory_back() {
   static std::atomic<Nanos> next{0};  // relaxed: two trims at once do no harm
   const Nanos now = monotonic_now();

@@ -13,4 +13,9 @@ std::int64_t resident_bytes();  // 0: cannot be read
 // them left is at most what is freed within the pause.
 void give_memory_back();
 
+// For the process, threads that allocate later: so many of malloc's arenas at most (mallopt(3), M_ARENA_MAX; 8 for each CPU where
+// nobody says). What outlives a load lies scattered over the arenas of the threads that loaded, and holds their pages: figures
+// in csrc/README.md, "An arena for each CPU".
+void limit_malloc_arenas(int most);
+
 }  // namespace fastserve

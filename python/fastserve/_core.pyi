@@ -19,6 +19,9 @@ def limit_cpu_threads(threads: int) -> None:
     """For the process, before its first model: 0 = all that the affinity and the cgroup's quota allow."""
 
 def cpu_threads() -> int: ...
+def limit_malloc_arenas(most: int) -> None:
+    """For the process, threads that allocate later (mallopt's M_ARENA_MAX)."""
+
 def set_tuning(*, at_load: bool, cache_directory: str) -> None:
     """For the process, loads that begin later. `cache_directory` "": nothing is kept."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastserve import _core, config
@@ -20,7 +21,16 @@ def apply(cpu: config.Cpu) -> None:
     _core.limit_cpu_threads(cpu.threads)
     if 0 < _core.cpu_threads() < cpu.threads:
         log.warning("--cpu-threads %d: this process may use %d CPUs only", cpu.threads, _core.cpu_threads())
+    if not _arenas_are_set(os.environ):
+        _core.limit_malloc_arenas(max(2, _core.cpu_threads()))
     _core.set_tuning(at_load=cpu.tune == "load", cache_directory=_cache_folder(cpu.tune_cache))
+
+
+def _arenas_are_set(environment: Mapping[str, str]) -> bool:
+    """Whoever started the process said how many arenas malloc may have (mallopt(3), glibc's tunables)."""
+    return "MALLOC_ARENA_MAX" in environment or "glibc.malloc.arena_max" in environment.get(
+        "GLIBC_TUNABLES", ""
+    )
 
 
 def _cache_folder(given: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +82,57 @@ def test_a_folder_that_cannot_be_written_costs_a_log_line(
     (record,) = caplog.records
     assert record.levelno == level
     assert "measured shapes are not kept: cannot write to" in record.message
+
+
+ARENAS_OF_TEN_THREADS = """
+import ctypes, tempfile, threading
+from fastserve import config
+from fastserve.server import cpu
+
+cpu.apply(config.Cpu(threads=2, tune_cache="none"))
+together = threading.Barrier(10)
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+
+def allocate():
+    block = libc.malloc(100_000)
+    together.wait()
+    libc.free(block)
+
+threads = [threading.Thread(target=allocate) for _ in range(10)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_char_p)
+libc.malloc_info.argtypes, libc.fclose.argtypes = (ctypes.c_int, ctypes.c_void_p), (ctypes.c_void_p,)
+with tempfile.NamedTemporaryFile() as file:
+    stream = libc.fopen(file.name.encode(), b"w")
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    print(file.read().decode().count("<heap nr="))
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "arenas"),
+    [
+        ({}, 2),
+        ({"MALLOC_ARENA_MAX": "5"}, 5),
+        ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}, 4),
+    ],
+    ids=str,
+)
+def test_malloc_has_an_arena_for_each_cpu(environment: dict[str, str], arenas: int) -> None:
+    """Or as many as whoever started the process wants."""
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ARENAS_OF_TEN_THREADS],
+        env=others | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) == arenas
