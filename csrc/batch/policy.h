@@ -14,10 +14,10 @@ namespace fastserve {
 
 // The model's hard limits (config.pbtxt: max_batch_size, dynamic_batching).
 struct BatchLimits {
-  std::int64_t max_rows = 1;                 // per batch; 1 when the model does not batch
-  Nanos max_queue_delay_ns = 0;              // 0: never wait for company
-  std::int64_t max_queue_requests = 0;       // waiting requests beyond which submit refuses; > 0
-  Nanos max_queue_age_ns = 0;                // more may wait while they are expected to be served within this; 0: none
+  std::int64_t max_rows = 1;            // per batch; 1 when the model does not batch
+  Nanos max_queue_delay_ns = 0;         // 0: never wait for company
+  std::int64_t max_queue_requests = 0;  // waiting requests beyond which submit refuses; > 0
+  Nanos max_queue_age_ns = 0;  // more may wait while they are expected to be served within this; 0: none
   std::vector<std::int64_t> preferred_rows;  // ascending; reaching one ends the wait
   std::vector<std::int64_t> prepared_rows;   // ascending; sizes that the device is warm for. Empty: all alike
   bool pads = false;                         // a batch runs as the next prepared size, whatever its rows

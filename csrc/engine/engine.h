@@ -129,7 +129,7 @@ struct Sleep {
 };
 
 struct EngineOptions {
-  int loader_nice = 10;                         // so many steps lower is the priority of a thread that loads
+  int loader_nice = 10;  // so many steps lower is the priority of a thread that loads
   // LoadSpec.limits may say otherwise. 0: 1024, or as many as are served within 1 s
   std::int64_t default_max_queue_requests = 0;
   std::uint64_t response_cache_bytes = 0;  // for LoadSpec.response_cache; 0: such models are served uncached

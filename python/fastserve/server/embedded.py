@@ -71,8 +71,8 @@ class Server:
         """Ports: 0 picks a free one, None: not served. `local`: path of the local transport's socket, for processes of this
         user and of `local_uids` on this machine. `io_threads`: native threads that own the other sockets; 0: the loop does.
         `tls`, `tracing`: as the flags of `fastserve serve` that begin so. `allow_client_shm`: clients may register shared memory,
-        from start on and for the engine's life; it takes SIGBUS for the whole process. Of `limits`, those of pinned and GPU memory
-        are the process's and not set here. Nothing is opened before start."""
+        from start on and for the engine's life; it takes SIGBUS for the whole process. Of `limits`, those of pinned and GPU
+        memory are the process's and not set here. Nothing is opened before start."""
         if all(at is None for at in (http, grpc, http_unix_socket, grpc_unix_socket, local)):
             raise InvalidArgument("http, grpc, local: got None for all, want at least one front end")
         self._engine = engine
