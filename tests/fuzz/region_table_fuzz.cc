@@ -1,5 +1,5 @@
 // libFuzzer target: the region table against its model (tests/csrc/memory/region_table_walk.h).
-// fuzz-sources: csrc/memory/region*.cc csrc/memory/sigbus_guard.cc csrc/base/status.cc
+// fuzz-sources: csrc/memory/region*.cc csrc/memory/pinned_ranges.cc csrc/memory/sigbus_guard.cc csrc/base/status.cc csrc/base/log.cc
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
